@@ -1,0 +1,1 @@
+//! Load generator, demonstration and benchmarks of ringtoll.

@@ -1,0 +1,1 @@
+//! Diameter: codec, peers, routing.

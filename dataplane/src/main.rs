@@ -1,0 +1,3 @@
+//! ringtoll: the one binary of the node.
+
+fn main() {}
