@@ -1,0 +1,192 @@
+//! A call in memory: its archived state, and what only matters while transactions run.
+
+use std::net::SocketAddr;
+
+use charging::time::UnixMillis;
+
+use super::call_state::{CallState, Phase};
+use crate::dialog::Dialog;
+use crate::env::ListenerId;
+use crate::timer::wheel::TimerHandle;
+use crate::transaction::TxnId;
+
+/// One side of the call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Side {
+    /// The leg of the caller.
+    Originating = 0,
+    /// The leg of the callee.
+    Terminating = 1,
+}
+
+impl Side {
+    /// The other leg.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Originating => Self::Terminating,
+            Self::Terminating => Self::Originating,
+        }
+    }
+
+    /// Index into `legs`.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The leg with this index, anything but 0 being the terminating one.
+    #[must_use]
+    pub const fn from_index(index: u8) -> Self {
+        if index == 0 { Self::Originating } else { Self::Terminating }
+    }
+}
+
+/// What a transaction is for: kept with it by the transaction layer.
+#[derive(Clone, Copy, Debug)]
+pub struct User {
+    /// The call.
+    pub call: crate::env::CallKey,
+    /// The leg the transaction runs on.
+    pub side: Side,
+    /// Its purpose.
+    pub role: Role,
+    /// The transaction on the other leg it is bridged with.
+    pub link: Option<TxnId>,
+    /// The early dialog it runs in (initial INVITE not answered yet).
+    pub fork: u8,
+    /// When the request came, for Time-Stamps.
+    pub at: UnixMillis,
+}
+
+/// Purpose of a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Server: the INVITE that opened the call.
+    InviteServer,
+    /// Client: that INVITE on its way to the callee.
+    InviteClient,
+    /// Server or client: a request inside the dialog, relayed to the other leg.
+    Relay,
+    /// Server: answered by ourselves.
+    Local,
+    /// Client: BYE, whose answer changes nothing.
+    Bye,
+    /// Client: CANCEL, whose answer changes nothing.
+    Cancel,
+    /// Client: our own session refresh (RFC 4028).
+    Refresh,
+    /// Server or client: a request outside dialogs, relayed as a pair.
+    Event,
+}
+
+/// A call in a shard's table.
+pub struct Call {
+    /// What survives.
+    pub state: CallState,
+    /// Set-up of the call: emptied when it is answered or has failed.
+    pub set_up: SetUp,
+    /// The INVITE being bridged from each leg, until its ACK is through.
+    pub invites: [Option<BridgedInvite>; 2],
+    /// Wheel entries: charging deadline, session timers of both legs, duration, ringing.
+    pub timers: [Option<TimerHandle>; TIMERS],
+    /// Deadline behind `timers[CHARGING]`.
+    pub charging_due: Option<UnixMillis>,
+    /// The state changed since the last commit.
+    pub dirty: bool,
+    /// The call waits in the list of those to settle at the end of the turn.
+    pub listed: bool,
+    /// The call was committed to the ring at least once.
+    pub stored: bool,
+}
+
+/// Index of the charging deadline in [`Call::timers`].
+pub const CHARGING: usize = 0;
+/// Index of leg 0's session timer; leg 1's follows.
+pub const SESSION: usize = 1;
+/// Index of the longest duration.
+pub const DURATION: usize = 3;
+/// Index of the ringing time-out.
+pub const RINGING: usize = 4;
+const TIMERS: usize = 5;
+
+/// What is only known while the call is being set up.
+#[derive(Default)]
+pub struct SetUp {
+    /// The caller's INVITE transaction.
+    pub server: Option<TxnId>,
+    /// The INVITE transaction towards the callee.
+    pub client: Option<TxnId>,
+    /// The INVITE as it came.
+    pub invite: Vec<u8>,
+    /// Listener it came through.
+    pub listener: ListenerId,
+    /// Next hops still to try, last first.
+    pub hops: Vec<(SocketAddr, ListenerId)>,
+    /// Early dialogs of the callee's side, by fork number.
+    pub forks: Vec<Dialog>,
+    /// A CANCEL is to be sent as soon as the callee's side answers provisionally.
+    pub cancel_pending: bool,
+    /// The caller got its final answer; what the callee's side still says is only cleaned up.
+    pub over: bool,
+    /// A provisional response other than 100 went to the caller.
+    pub rang: bool,
+    /// Min-SE that a 422 asked for.
+    pub min_se_s: u32,
+    /// How often a 422 or a challenge was answered with a new INVITE.
+    pub retries: u8,
+    /// When the last offer and answer in early media passed.
+    pub offered: Option<UnixMillis>,
+}
+
+/// An INVITE bridged from one leg to the other.
+#[derive(Default)]
+pub struct BridgedInvite {
+    /// Transaction on the leg it came from.
+    pub server: Option<TxnId>,
+    /// Transaction on the leg it went to.
+    pub client: Option<TxnId>,
+    /// CSeq number on the leg it came from.
+    pub cseq: u32,
+    /// CSeq number on the leg it went to.
+    pub client_cseq: u32,
+    /// The ACK sent to the other leg, sent again for each repeated 2xx.
+    pub ack: Vec<u8>,
+    /// The 2xx carried an offer, so the ACK brings the answer.
+    pub late_offer: bool,
+    /// A 2xx was relayed.
+    pub answered: bool,
+}
+
+impl Call {
+    /// Whether the INVITE was answered and the call not ended.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        matches!(self.state.phase, Phase::Answered | Phase::Confirmed)
+    }
+
+    /// Whether nothing more can happen: SIP is over and every record is safe.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.state.phase == Phase::Ended
+            && self.set_up.client.is_none()
+            && self.state.charging.is_finished()
+    }
+}
+
+impl SetUp {
+    /// Forgets everything but the memory of its buffers.
+    pub fn reset(&mut self) -> Vec<u8> {
+        let invite = std::mem::take(&mut self.invite);
+        self.hops.clear();
+        self.forks.clear();
+        let hops = std::mem::take(&mut self.hops);
+        let forks = std::mem::take(&mut self.forks);
+        *self = Self { hops, forks, ..Self::default() };
+        invite
+    }
+}
+
+/// Most early dialogs of one INVITE; further forks are not shown to the caller.
+pub const FORKS_MAX: usize = 8;

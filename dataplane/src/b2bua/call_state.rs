@@ -1,0 +1,48 @@
+//! The archived form of a call: everything whoever holds it needs to go on with the call and
+//! its bill. It is committed as one blob per transition, before any output of it leaves.
+
+use charging::state::ChargingState;
+use charging::time::UnixMillis;
+
+use crate::dialog::{Dialog, Text, Texts};
+
+/// Version of the blob's layout; a reader accepts this one and the one before.
+pub const SCHEMA: u16 = 1;
+
+/// One call.
+#[derive(Clone, Debug, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct CallState {
+    /// Unique by construction: node, shard, incarnation, counter.
+    pub id: u128,
+    /// How far the call has come.
+    pub phase: Phase,
+    /// Strings of the call.
+    pub texts: Texts,
+    /// Originating and terminating leg.
+    pub legs: [Dialog; 2],
+    /// Charging sessions of the call.
+    pub charging: ChargingState,
+    /// IMS Charging Identifier of the call, received or minted (TS 32.260 5.1.2).
+    pub icid: Text,
+    /// Last SDP sent on each leg, kept only for a peer that must be refreshed by re-INVITE.
+    pub sdp: [Text; 2],
+    /// When the request that opened the call arrived.
+    pub begun: UnixMillis,
+    /// When it was answered.
+    pub answered: Option<UnixMillis>,
+}
+
+/// How far a call has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub enum Phase {
+    /// The INVITE is not answered.
+    SettingUp,
+    /// A 2xx went to the caller, whose ACK has not come.
+    Answered,
+    /// The ACK came.
+    Confirmed,
+    /// Both legs are being or were ended; the call stays until its records are safe.
+    Ended,
+    /// Not an INVITE: one request relayed as a transaction pair.
+    Event,
+}

@@ -1,0 +1,561 @@
+//! The back-to-back user agent: calls, and requests that are relayed as transaction pairs.
+//!
+//! ```text
+//!   caller ── leg A ──┐                    ┌── leg B ── callee
+//!    INVITE ─────────▶│ set_up: route,     │─────────▶ INVITE
+//!       100 ◀─────────│ charge, forward    │
+//!   18x 200 ◀─────────│◀───────────────────│◀───────── 18x 200
+//!       ACK ─────────▶│───────────────────▶│─────────▶ ACK
+//!    in-dialog requests ◀──── in_dialog ────▶ both ways
+//!       BYE ─────────▶│ tear_down: answer, end the other leg, close the bill
+//! ```
+//!
+//! Every occurrence of TS 32.260 that a charging class may want is reported as a trigger
+//! ([`charging::trigger`]); the verdict may be to go on, to hold the message or to end the call.
+//! A call that changed is put on a list, and at the end of the turn its state is committed
+//! before anything it caused leaves the shard.
+
+mod bridge;
+mod call;
+mod call_state;
+mod in_dialog;
+mod pair;
+mod routing;
+mod set_up;
+mod tear_down;
+mod timers;
+mod triggers;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use charging::ctf::Ctf;
+use charging::time::UnixMillis;
+use hashbrown::HashMap;
+use slotmap::SlotMap;
+
+pub use call::{BridgedInvite, Call, Role, SetUp, Side, User};
+pub use call_state::{CallState, Phase, SCHEMA};
+
+use crate::compose;
+use crate::config::Config;
+use crate::dialog::{Dialog, SessionTimer, Texts};
+use crate::env::{CallKey, Env, ListenerId};
+use crate::sip::{HeaderId, Index, Message, Method, TOKEN_LEN, Token, TokenKey, write};
+use crate::transaction::{
+    Layer, MatchedRequest, ServerKey, TxnId, TxnLimits, read_id, write_head, write_id,
+};
+
+/// Where this B2BUA stands in the cluster; part of every token it mints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Node number.
+    pub node: u16,
+    /// Shard number.
+    pub shard: u16,
+    /// Incarnation of the node: changes with every start.
+    pub incarnation: u32,
+}
+
+/// A received datagram's way in.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin {
+    /// Source address.
+    pub from: SocketAddr,
+    /// Listener it came through.
+    pub listener: ListenerId,
+}
+
+/// The calls of one shard and the rules that move them.
+pub struct B2bua {
+    config: Arc<Config>,
+    place: Place,
+    tokens: TokenKey,
+    layer: Layer<User>,
+    calls: SlotMap<CallKey, Call>,
+    by_id: HashMap<u128, CallKey>,
+    spare: Vec<Call>,
+    counter: u64,
+    ctf: Ctf,
+    touched: Vec<CallKey>,
+    draining: bool,
+    index: Box<Index>,
+}
+
+impl B2bua {
+    /// A shard's B2BUA without calls. `secret` keys the lookup of transactions.
+    #[must_use]
+    pub fn new(
+        config: Arc<Config>,
+        place: Place,
+        tokens: TokenKey,
+        ctf: Ctf,
+        secret: u64,
+    ) -> Self {
+        Self {
+            layer: Layer::new(config.sip.timers, TxnLimits::default(), secret),
+            config,
+            place,
+            tokens,
+            calls: SlotMap::with_key(),
+            by_id: HashMap::new(),
+            spare: Vec::new(),
+            counter: 0,
+            ctf,
+            touched: Vec::new(),
+            draining: false,
+            index: Box::new(Index::new()),
+        }
+    }
+
+    /// The call token that a message carries, which names the shard it belongs to. `None` for a
+    /// request that opens something new and for tokens that are not ours.
+    #[must_use]
+    pub fn token_of(&self, message: &Message<'_>) -> Option<Token> {
+        if message.is_request() {
+            message.to_tag().and_then(|tag| self.open_token(tag))
+        } else {
+            let branch = message.top_via()?.branch?;
+            self.open_token(branch.get(COOKIE.len()..)?)
+        }
+    }
+
+    /// Takes a request that belongs to this shard.
+    pub fn handle_request(&mut self, env: &mut Env, request: &Message<'_>, origin: Origin) {
+        if !self.config.admits(origin.from) {
+            env.counters.sip_source_refused += 1;
+            if request.method() != Method::Ack {
+                self.refuse(env, request, origin, 403, b"Forbidden", b"");
+            }
+            return;
+        }
+        match self.layer.match_request(env, request) {
+            MatchedRequest::Absorbed => {}
+            MatchedRequest::Merged => {
+                self.refuse(env, request, origin, 482, b"Loop Detected", b"");
+            }
+            MatchedRequest::New(key) => self.on_new_request(env, key, request, origin),
+        }
+    }
+
+    /// Takes a response that belongs to this shard.
+    pub fn handle_response(&mut self, env: &mut Env, response: &Message<'_>, origin: Origin) {
+        let id = response.top_via().and_then(|via| {
+            let rest = via.branch?.get(COOKIE.len() + TOKEN_LEN + 1..)?;
+            read_id(rest)
+        });
+        let user = id.and_then(|id| Some((id, self.layer.user(id)?)));
+        let Some((id, _)) = user else {
+            env.counters.sip_response_stray += 1;
+            return;
+        };
+        if response.has_more_vias() {
+            env.counters.sip_response_stray += 1; // RFC 3261 18.1.2: not for us alone
+            return;
+        }
+        if let Some(user) = self.layer.on_response(env, id, response) {
+            self.on_response(env, id, user, response, origin);
+        }
+    }
+
+    fn on_response(
+        &mut self,
+        env: &mut Env,
+        id: TxnId,
+        user: User,
+        response: &Message<'_>,
+        origin: Origin,
+    ) {
+        if !self.calls.contains_key(user.call) {
+            return;
+        }
+        match user.role {
+            Role::InviteClient => self.on_invite_response(env, id, user, response, origin),
+            Role::Relay => self.on_relayed_response(env, id, user, response, origin),
+            Role::Refresh => self.on_refresh_response(env, id, user, response, origin),
+            Role::Event => self.on_event_response(env, id, user, Some(response)),
+            Role::InviteServer | Role::Local | Role::Bye | Role::Cancel => {}
+        }
+    }
+
+    fn on_new_request(
+        &mut self,
+        env: &mut Env,
+        key: ServerKey,
+        request: &Message<'_>,
+        origin: Origin,
+    ) {
+        match request.method() {
+            Method::Ack => return self.on_ack(env, request),
+            Method::Cancel => return self.on_cancel(env, key, request, origin),
+            _ => {}
+        }
+        if let Err(fault) = request.validate() {
+            env.counters.sip_malformed_answered += 1;
+            if let Some((status, reason)) = fault.response() {
+                self.refuse(env, request, origin, status, reason.as_bytes(), b"");
+            }
+            return;
+        }
+        if !self.layer.has_room() {
+            return self.refuse_for_load(env, request, origin);
+        }
+        if let Some(tag) = request.to_tag() {
+            if let Some((call, side, fork)) = self.find(tag) {
+                return self.on_in_dialog(env, key, call, side, fork, request, origin);
+            }
+            if self.is_for_us(request.request_uri()) || self.open_token(tag).is_some() {
+                env.counters.sip_unknown_dialog += 1;
+                return self.refuse(
+                    env,
+                    request,
+                    origin,
+                    481,
+                    b"Call/Transaction Does Not Exist",
+                    b"",
+                );
+            }
+        }
+        if request.max_forwards() == Some(0) {
+            return self.refuse(env, request, origin, 483, b"Too Many Hops", b"");
+        }
+        match request.method() {
+            Method::Invite if request.to_tag().is_none() => {
+                self.on_invite(env, key, request, origin);
+            }
+            Method::Invite => self.refuse(
+                env,
+                request,
+                origin,
+                481,
+                b"Call/Transaction Does Not Exist",
+                b"",
+            ),
+            Method::Options if self.is_for_us(request.request_uri()) => {
+                self.answer_options(env, request, origin);
+            }
+            Method::Bye | Method::Prack | Method::Update => {
+                env.counters.sip_unknown_dialog += 1;
+                self.refuse(env, request, origin, 481, b"Call/Transaction Does Not Exist", b"");
+            }
+            Method::Other => {
+                let allow = [b"Allow: ", ALLOW, b"\r\n"].concat();
+                self.refuse(env, request, origin, 501, b"Not Implemented", &allow);
+            }
+            _ => self.on_event_request(env, key, request, origin),
+        }
+    }
+
+    /// Refuses new calls from now on (503), established ones go on.
+    pub fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    /// Whether new calls are refused.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining
+    }
+
+    /// The calls, in no useful order.
+    pub fn calls(&self) -> impl Iterator<Item = &Call> {
+        self.calls.values()
+    }
+
+    /// Number of calls, those included whose records are not safe yet.
+    #[must_use]
+    pub fn call_count(&self) -> usize {
+        self.calls.len()
+    }
+
+    /// Number of running transactions.
+    #[must_use]
+    pub fn transaction_count(&self) -> usize {
+        self.layer.len()
+    }
+
+    /// A call of the table.
+    #[must_use]
+    pub fn call(&self, key: CallKey) -> Option<&Call> {
+        self.calls.get(key)
+    }
+
+    /// Takes the calls that changed in this turn, to commit and charge them.
+    pub fn take_touched(&mut self, into: &mut Vec<CallKey>) {
+        into.append(&mut self.touched);
+        for key in into.iter() {
+            if let Some(call) = self.calls.get_mut(*key) {
+                call.listed = false;
+            }
+        }
+    }
+
+    /// The call's state was committed.
+    pub fn mark_committed(&mut self, key: CallKey) {
+        if let Some(call) = self.calls.get_mut(key) {
+            call.dirty = false;
+            call.stored = true;
+        }
+    }
+
+    /// Takes a finished call out of the table. `None` if it is not finished; else whether it
+    /// stands in the ring.
+    pub fn remove_finished(&mut self, env: &mut Env, key: CallKey) -> Option<(u128, bool)> {
+        if !self.calls.get(key)?.is_finished() {
+            return None;
+        }
+        let mut call = self.calls.remove(key)?;
+        let (id, stored) = (call.state.id, call.stored);
+        self.by_id.remove(&id);
+        for timer in &mut call.timers {
+            if let Some(handle) = timer.take() {
+                env.wheel.cancel(handle);
+            }
+        }
+        for invite in call.invites.iter_mut().filter_map(Option::take) {
+            env.pool.give(invite.ack);
+        }
+        env.pool.give(call.set_up.reset());
+        if self.spare.len() < SPARE_MAX {
+            self.spare.push(call);
+        }
+        Some((id, stored))
+    }
+
+    // ---- small things the other files of this module use
+
+    fn touch(&mut self, key: CallKey) {
+        if let Some(call) = self.calls.get_mut(key) {
+            call.dirty = true;
+            if !call.listed {
+                call.listed = true;
+                self.touched.push(key);
+            }
+        }
+    }
+
+    // Opens a call with a fresh id and no legs yet.
+    fn open_call(&mut self, phase: Phase, peer: Origin, now: UnixMillis) -> CallKey {
+        self.counter += 1;
+        let token = Token {
+            node: self.place.node,
+            shard: self.place.shard,
+            incarnation: self.place.incarnation,
+            counter: self.counter,
+        };
+        let id = id_of(&token);
+        let spare = self.spare.pop();
+        let (texts, set_up) = match spare {
+            Some(call) => (Texts::reusing(call.state.texts.into_memory()), call.set_up),
+            None => (Texts::default(), SetUp::default()),
+        };
+        let leg = Dialog::new(peer.from, peer.listener);
+        let key = self.calls.insert(Call {
+            state: CallState {
+                id,
+                phase,
+                texts,
+                legs: [leg.clone(), leg],
+                charging: charging::state::ChargingState::default(),
+                icid: crate::dialog::Text::EMPTY,
+                sdp: [crate::dialog::Text::EMPTY; 2],
+                begun: now,
+                answered: None,
+            },
+            set_up,
+            invites: [None, None],
+            timers: [None; 5],
+            charging_due: None,
+            dirty: false,
+            listed: false,
+            stored: false,
+        });
+        self.by_id.insert(id, key);
+        key
+    }
+
+    fn token_text(&self, id: u128) -> [u8; TOKEN_LEN] {
+        let mut text = [0; TOKEN_LEN];
+        self.tokens.mint(&token_of_id(id), 0, &mut text);
+        text
+    }
+
+    fn open_token(&self, text: &[u8]) -> Option<Token> {
+        self.tokens.open(text.get(..TOKEN_LEN)?).map(|(token, _)| token)
+    }
+
+    // Our tag on a leg: the token, the leg, the fork.
+    fn tag(&self, id: u128, side: Side, fork: u8) -> [u8; TAG_LEN] {
+        let mut tag = [0; TAG_LEN];
+        tag[..TOKEN_LEN].copy_from_slice(&self.token_text(id));
+        tag[TOKEN_LEN] = b'a' + side as u8;
+        tag[TOKEN_LEN + 1] = b'0' + fork;
+        tag
+    }
+
+    fn find(&self, tag: &[u8]) -> Option<(CallKey, Side, u8)> {
+        let token = self.open_token(tag)?;
+        let key = *self.by_id.get(&id_of(&token))?;
+        let &[side, fork] = tag.get(TOKEN_LEN..)? else { return None };
+        let side = Side::from_index(side.wrapping_sub(b'a'));
+        Some((key, side, fork.wrapping_sub(b'0')))
+    }
+
+    // Our Via with the branch that brings the response back to transaction `id`.
+    fn write_via(&self, out: &mut Vec<u8>, call: u128, id: TxnId, listener: ListenerId) {
+        out.extend_from_slice(b"Via: SIP/2.0/UDP ");
+        out.extend_from_slice(self.host(listener));
+        out.extend_from_slice(b";branch=");
+        out.extend_from_slice(COOKIE);
+        out.extend_from_slice(&self.token_text(call));
+        out.push(b'.');
+        write_id(out, id);
+        out.extend_from_slice(b";rport\r\n");
+    }
+
+    fn write_contact(
+        &self,
+        out: &mut Vec<u8>,
+        message: &Message<'_>,
+        call: u128,
+        side: Side,
+        listener: ListenerId,
+    ) {
+        let mut user = [0; TOKEN_LEN + 1];
+        user[..TOKEN_LEN].copy_from_slice(&self.token_text(call));
+        user[TOKEN_LEN] = b'a' + side as u8;
+        bridge::contact(out, message, &user, self.host(listener));
+    }
+
+    fn host(&self, listener: ListenerId) -> &[u8] {
+        self.config.sip.advertise[usize::from(listener)].as_bytes()
+    }
+
+    // Answers a request without keeping state (RFC 3261 8.2.7). `extra` are whole header lines.
+    fn refuse(
+        &self,
+        env: &mut Env,
+        request: &Message<'_>,
+        origin: Origin,
+        status: u16,
+        reason: &[u8],
+        extra: &[u8],
+    ) {
+        let mut out = env.pool.take();
+        write::status_line(&mut out, status, reason);
+        let mut head = env.pool.take();
+        let to = write_head(&mut head, request, origin.from);
+        out.extend_from_slice(&head);
+        env.pool.give(head);
+        if request.to_tag().is_none() {
+            // The same tag for every copy of the request: it depends on the Call-ID alone.
+            out.extend_from_slice(b";tag=x");
+            compose::hex(&mut out, fold(request.call_id()));
+        }
+        out.extend_from_slice(b"\r\n");
+        out.extend_from_slice(extra);
+        compose::end_without_body(&mut out);
+        env.out.push(to.address, origin.listener, &out);
+        env.pool.give(out);
+    }
+
+    fn refuse_for_load(&self, env: &mut Env, request: &Message<'_>, origin: Origin) {
+        env.counters.sip_overload_refused += 1;
+        self.refuse(env, request, origin, 503, b"Service Unavailable", b"Retry-After: 5\r\n");
+    }
+
+    fn answer_options(&mut self, env: &mut Env, request: &Message<'_>, origin: Origin) {
+        if self.draining {
+            return self.refuse_for_load(env, request, origin);
+        }
+        let mut extra = env.pool.take();
+        extra.extend_from_slice(b"Allow: ");
+        extra.extend_from_slice(ALLOW);
+        extra.extend_from_slice(b"\r\nAccept: application/sdp\r\nSupported: 100rel, timer\r\n");
+        extra.extend_from_slice(b"X-Ringtoll-Calls: ");
+        write::number(&mut extra, self.calls.len() as u64);
+        extra.extend_from_slice(b"/");
+        write::number(&mut extra, self.config.sip.calls_max as u64);
+        extra.extend_from_slice(b"\r\n");
+        self.refuse(env, request, origin, 200, b"OK", &extra);
+        env.pool.give(extra);
+    }
+
+    // Whether a URI names this node itself: one of our addresses, without a user or with a user
+    // that is a token of ours.
+    fn is_for_us(&self, uri: &[u8]) -> bool {
+        let Ok(uri) = crate::sip::Uri::parse(uri) else { return false };
+        let ours = self.names_us(&uri);
+        ours && uri.user.is_none_or(|user| self.open_token(user).is_some())
+    }
+
+    fn names_us(&self, uri: &crate::sip::Uri<'_>) -> bool {
+        let port = uri.port.unwrap_or(5060);
+        self.config.sip.advertise.iter().zip(&self.config.sip.advertise_addrs).any(
+            |(text, address)| match address {
+                Some(address) => uri.socket_addr() == Some(*address),
+                None => text.rsplit_once(':').is_some_and(|(host, p)| {
+                    uri.host.eq_ignore_ascii_case(host.as_bytes()) && p.parse() == Ok(port)
+                }),
+            },
+        ) || uri.socket_addr().is_some_and(|address| self.config.sip.listen.contains(&address))
+    }
+
+    // The trust domain: without any configured peer nobody is inside, but what they assert is
+    // all there is to bill by.
+    fn asserts(&self, from: SocketAddr) -> bool {
+        self.config.sip.peers.is_empty() || self.config.trusts(from)
+    }
+}
+
+/// The call id that a token names.
+#[must_use]
+pub fn id_of(token: &Token) -> u128 {
+    u128::from(token.node) << 112
+        | u128::from(token.shard) << 96
+        | u128::from(token.incarnation) << 64
+        | u128::from(token.counter)
+}
+
+/// The token of a call id.
+#[must_use]
+pub fn token_of_id(id: u128) -> Token {
+    Token {
+        node: (id >> 112) as u16,
+        shard: (id >> 96) as u16,
+        incarnation: (id >> 64) as u32,
+        counter: id as u64,
+    }
+}
+
+/// FNV-1a, for values that need no secrecy: shard choice and stateless tags.
+#[must_use]
+pub fn fold(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
+fn is_dialog_method(method: Method) -> bool {
+    matches!(
+        method,
+        Method::Invite | Method::Update | Method::Subscribe | Method::Notify | Method::Refer
+    )
+}
+
+fn no_session_timer() -> SessionTimer {
+    SessionTimer::default()
+}
+
+/// Methods this node handles.
+const ALLOW: &[u8] = b"INVITE, ACK, CANCEL, BYE, OPTIONS, PRACK, UPDATE, INFO, REFER, NOTIFY, \
+SUBSCRIBE, MESSAGE, PUBLISH, REGISTER";
+/// Magic cookie of RFC 3261 8.1.1.7.
+const COOKIE: &[u8] = b"z9hG4bK";
+/// Length of our tags: token, leg, fork.
+const TAG_LEN: usize = TOKEN_LEN + 2;
+/// Ended calls kept for their memory.
+const SPARE_MAX: usize = 16 * 1_024;
+
+#[allow(unused_imports)]
+use HeaderId as _;

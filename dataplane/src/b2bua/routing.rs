@@ -1,0 +1,106 @@
+//! Where a request goes: the route table, else its top Route, else its Request-URI.
+
+use std::net::SocketAddr;
+
+use super::{B2bua, Origin};
+use crate::compose;
+use crate::dialog::{Text, Texts};
+use crate::env::{Env, ListenerId};
+use crate::sip::{HeaderId, Message, NameAddr, Uri};
+
+/// Why a request cannot be routed: the answer it gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct NoRoute {
+    pub(super) status: u16,
+    pub(super) reason: &'static [u8],
+}
+
+impl B2bua {
+    /// Fills `hops` with the next hops to try, last first, and returns the route set of the
+    /// request as it leaves: its Route less the one that names us (RFC 3261 16.4).
+    pub(super) fn route(
+        &self,
+        env: &mut Env,
+        texts: &mut Texts,
+        request: &Message<'_>,
+        origin: Origin,
+        hops: &mut Vec<(SocketAddr, ListenerId)>,
+    ) -> Result<Text, NoRoute> {
+        let routes = self.remaining_routes(texts, request);
+        hops.clear();
+        let peer = self.config.peer_of(origin.from);
+        let peer = peer.map_or("", |peer| self.config.sip.peers[peer].name.as_str());
+        let uri = request.request_uri();
+        let found = self
+            .config
+            .sip
+            .routes
+            .iter()
+            .find(|route| route.matcher.matches(request.method_text(), uri, peer));
+        if let Some(route) = found {
+            let mut order = Vec::new();
+            route.order(&mut env.rng, &mut order);
+            for &hop in order.iter().rev() {
+                let address = route.hops[usize::from(hop)].address;
+                hops.push((address, self.listener_for(address, origin.listener)));
+            }
+            return Ok(routes);
+        }
+        let address = match compose::split_comma(texts.get(routes)).0 {
+            [] => address_of(uri)?,
+            first => address_of(NameAddr::parse(first).map_err(|_| BAD_ROUTE)?.uri)?,
+        };
+        if self.is_own(address) {
+            return Err(NoRoute { status: 404, reason: b"Not Found" });
+        }
+        hops.push((address, self.listener_for(address, origin.listener)));
+        Ok(routes)
+    }
+
+    /// Whether an address is one that this node listens on.
+    fn is_own(&self, address: SocketAddr) -> bool {
+        let sip = &self.config.sip;
+        sip.listen.contains(&address) || sip.advertise_addrs.contains(&Some(address))
+    }
+
+    // The listener that reaches `address`: one of the same family, by preference `first`.
+    pub(super) fn listener_for(&self, address: SocketAddr, first: ListenerId) -> ListenerId {
+        let listen = &self.config.sip.listen;
+        if listen[usize::from(first)].is_ipv4() == address.is_ipv4() {
+            return first;
+        }
+        let fitting = listen.iter().position(|own| own.is_ipv4() == address.is_ipv4());
+        fitting.map_or(first, |place| place as ListenerId)
+    }
+
+    fn remaining_routes(&self, texts: &mut Texts, request: &Message<'_>) -> Text {
+        let start = texts.len();
+        for (place, route) in request.values(HeaderId::Route).enumerate() {
+            if place == 0 && self.is_our_route(route) {
+                continue;
+            }
+            let first = texts.len() == start;
+            texts.add_parts(&[if first { b"" } else { b", " }, route]);
+        }
+        texts.since(start)
+    }
+
+    fn is_our_route(&self, route: &[u8]) -> bool {
+        NameAddr::parse(route)
+            .ok()
+            .and_then(|route| Uri::parse(route.uri).ok())
+            .is_some_and(|uri| self.names_us(&uri))
+    }
+}
+
+fn address_of(uri: &[u8]) -> Result<SocketAddr, NoRoute> {
+    let uri = Uri::parse(uri).map_err(|_| BAD_ROUTE)?;
+    if !matches!(uri.scheme, crate::sip::Scheme::Sip) {
+        return Err(NoRoute { status: 416, reason: b"Unsupported URI Scheme" });
+    }
+    // Host names are resolved where they stand in the configuration; a call to a name that no
+    // route covers has nowhere to go.
+    uri.socket_addr().ok_or(NoRoute { status: 404, reason: b"No Route To Host" })
+}
+
+const BAD_ROUTE: NoRoute = NoRoute { status: 400, reason: b"Bad Route" };

@@ -1,0 +1,547 @@
+//! Setting a call up: the INVITE in, the INVITE out, and everything until the 2xx or the failure.
+
+use charging::ctf::Verdict;
+
+use super::bridge::{self, Crossing};
+use super::call::{BridgedInvite, FORKS_MAX, RINGING};
+use super::call_state::Phase;
+use super::{B2bua, Origin, Role, Side, User, no_session_timer};
+use crate::compose;
+use crate::dialog::session_timer::{self, Asked};
+use crate::dialog::text::TEXTS_MAX;
+use crate::dialog::Dialog;
+use crate::env::{CallKey, CallTimer, Env, TimerKey};
+use crate::sip::{HeaderId, Message, Method, parse, write};
+use crate::transaction::{ServerKey, TxnId};
+
+impl B2bua {
+    /// An INVITE outside any dialog.
+    pub(super) fn on_invite(
+        &mut self,
+        env: &mut Env,
+        key: ServerKey,
+        invite: &Message<'_>,
+        origin: Origin,
+    ) {
+        if self.draining || self.calls.len() >= self.config.sip.calls_max {
+            return self.refuse_for_load(env, invite, origin);
+        }
+        if !bridge::requires_only_known(invite) {
+            let mut extra = env.pool.take();
+            bridge::unsupported(&mut extra, invite);
+            self.refuse(env, invite, origin, 420, b"Bad Extension", &extra);
+            return env.pool.give(extra);
+        }
+        let Asked::Agreed(session) =
+            session_timer::judge_request(self.config.sip.session, invite, env.now.wall)
+        else {
+            let mut extra = env.pool.take();
+            let floor = u64::from(self.config.sip.session.min_se_s);
+            write::header_number(&mut extra, HeaderId::MinSe, floor);
+            self.refuse(env, invite, origin, 422, b"Session Interval Too Small", &extra);
+            return env.pool.give(extra);
+        };
+        let call = self.open_call(Phase::SettingUp, origin, env.now.wall);
+        let user = User {
+            call,
+            side: Side::Originating,
+            role: Role::InviteServer,
+            link: None,
+            fork: 0,
+            at: env.now.wall,
+        };
+        let server = self.layer.open_server(env, key, invite, origin.from, origin.listener, user);
+        if let Some(trying) = self.layer.begin_response(env, server, 100, b"Trying", None) {
+            let mut trying = trying;
+            compose::end_without_body(&mut trying);
+            self.layer.send_response(env, server, 100, trying);
+        }
+        env.counters.call_started += 1;
+        self.begin_legs(env, call, server, invite, origin);
+        self.calls[call].state.legs[0].session = session;
+        self.route_and_send(env, call, invite, origin);
+    }
+
+    fn begin_legs(
+        &mut self,
+        env: &mut Env,
+        key: CallKey,
+        server: TxnId,
+        invite: &Message<'_>,
+        origin: Origin,
+    ) {
+        let id = self.calls[key].state.id;
+        let tags = [self.tag(id, Side::Originating, 0), self.tag(id, Side::Terminating, 0)];
+        let host_at = usize::from(origin.listener);
+        let host = self.config.sip.advertise[host_at].as_bytes();
+        let call = &mut self.calls[key];
+        let state = &mut call.state;
+        state.legs[0] = Dialog::from_request(
+            &mut state.texts,
+            invite,
+            &tags[0],
+            origin.from,
+            origin.listener,
+        );
+        let (from, to) = (state.legs[0].remote, state.legs[0].local);
+        let callee = &mut state.legs[1];
+        callee.local_tag = state.texts.add(&tags[1]);
+        callee.call_id = state.texts.add_parts(&[&tags[1], b"@", host]);
+        (callee.local, callee.remote) = (from, to);
+        callee.remote_target = state.texts.add(invite.request_uri());
+        callee.session = no_session_timer();
+        call.set_up.server = Some(server);
+        call.set_up.listener = origin.listener;
+        let spare = std::mem::replace(&mut call.set_up.invite, env.pool.copy_of(invite.raw()));
+        env.pool.give(spare);
+        call.invites[0] = Some(BridgedInvite {
+            server: Some(server),
+            cseq: invite.cseq().0,
+            late_offer: bridge::sdp_of(invite).is_none(),
+            ..BridgedInvite::default()
+        });
+    }
+
+    fn route_and_send(
+        &mut self,
+        env: &mut Env,
+        key: CallKey,
+        invite: &Message<'_>,
+        origin: Origin,
+    ) {
+        let mut texts = std::mem::take(&mut self.calls[key].state.texts);
+        let mut hops = std::mem::take(&mut self.calls[key].set_up.hops);
+        let routed = self.route(env, &mut texts, invite, origin, &mut hops);
+        let too_large = texts.len() > TEXTS_MAX;
+        let call = &mut self.calls[key];
+        call.state.texts = texts;
+        call.set_up.hops = hops;
+        let verdict = self.trigger_set_up(env, key, invite, origin);
+        match routed {
+            _ if too_large => self.fail_set_up(env, key, 513, b"Message Too Large", &[]),
+            Err(no) => self.fail_set_up(env, key, no.status, no.reason, &[]),
+            Ok(routes) => {
+                self.calls[key].state.legs[1].route_set = routes;
+                match verdict {
+                    Verdict::GoOn => self.send_invite(env, key),
+                    Verdict::Hold => {} // released by the answer to the credit check
+                    Verdict::End(_) => {
+                        env.counters.call_ended_by_charging += 1;
+                        self.fail_set_up(env, key, 403, b"Forbidden", &[]);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sends the INVITE to the next hop that was not tried.
+    pub(super) fn send_invite(&mut self, env: &mut Env, key: CallKey) {
+        let call = &mut self.calls[key];
+        let Some((peer, listener)) = call.set_up.hops.pop() else {
+            return self.fail_set_up(env, key, 503, b"Service Unavailable", &[]);
+        };
+        let leg = &mut call.state.legs[1];
+        (leg.peer, leg.listener) = (peer, listener);
+        self.send_invite_again(env, key);
+        if self.calls[key].timers[RINGING].is_none() {
+            let delay = self.config.sip.ring_timeout_s * 1_000;
+            let timer = env.arm(delay, TimerKey::Call(key, CallTimer::Ringing));
+            self.calls[key].timers[RINGING] = Some(timer);
+        }
+        self.trigger_routed(env, key);
+    }
+
+    // Sends the kept INVITE to the hop that stands in leg B.
+    fn send_invite_again(&mut self, env: &mut Env, key: CallKey) {
+        let call = &mut self.calls[key];
+        let (id, leg) = (call.state.id, &mut call.state.legs[1]);
+        let (peer, listener, cseq) = (leg.peer, leg.listener, leg.next_cseq());
+        let user = User {
+            call: key,
+            side: Side::Terminating,
+            role: Role::InviteClient,
+            link: call.set_up.server,
+            fork: 0,
+            at: env.now.wall,
+        };
+        call.set_up.forks.clear();
+        let txn = self.layer.open_client(Method::Invite, peer, listener, user);
+        let kept = std::mem::take(&mut self.calls[key].set_up.invite);
+        let mut index = std::mem::take(&mut self.index);
+        let mut out = env.pool.take();
+        if let Ok(invite) = parse(&kept, &mut index) {
+            let call = &self.calls[key];
+            let forwards = invite.max_forwards().unwrap_or(70).saturating_sub(1);
+            call.state.legs[1].write_request(
+                &call.state.texts,
+                &mut out,
+                b"INVITE",
+                cseq,
+                forwards,
+                |out| self.write_via(out, id, txn, listener),
+            );
+            self.write_contact(&mut out, &invite, id, Side::Terminating, listener);
+            self.write_crossing(&mut out, &invite, key, Side::Terminating);
+            let wanted = self.config.sip.session;
+            bridge::supported(&mut out, &invite, true);
+            bridge::require(&mut out, &invite, false);
+            if wanted.expires_s > 0 {
+                let floor = wanted.min_se_s.max(call.set_up.min_se_s);
+                let expires = wanted.expires_s.max(floor);
+                write::header_number(&mut out, HeaderId::SessionExpires, u64::from(expires));
+                write::header_number(&mut out, HeaderId::MinSe, u64::from(floor));
+            }
+            compose::end_with_body(&mut out, invite.body());
+        }
+        self.index = index;
+        let call = &mut self.calls[key];
+        call.set_up.invite = kept;
+        call.set_up.client = Some(txn);
+        if let Some(bridged) = &mut call.invites[0] {
+            (bridged.client, bridged.client_cseq) = (Some(txn), cseq);
+        }
+        self.layer.start_client(env, txn, cseq, out);
+    }
+
+    /// Copies what crosses to `side`, and sees to the charging vector.
+    pub(super) fn write_crossing(
+        &self,
+        out: &mut Vec<u8>,
+        message: &Message<'_>,
+        key: CallKey,
+        side: Side,
+    ) {
+        let call = &self.calls[key];
+        let legs = &call.state.legs;
+        let crossing = Crossing {
+            to_trusted: self.config.trusts(legs[side.index()].peer),
+            from_trusted: self.asserts(legs[side.other().index()].peer),
+            contact: false,
+        };
+        bridge::copy_end_to_end(out, message, crossing);
+        if crossing.to_trusted && message.header(HeaderId::PChargingVector).is_none() {
+            out.extend_from_slice(b"P-Charging-Vector: icid-value=\"");
+            out.extend_from_slice(call.state.texts.get(call.state.icid));
+            out.extend_from_slice(b"\"\r\n");
+        }
+    }
+
+    /// A response to the INVITE that went to the callee.
+    pub(super) fn on_invite_response(
+        &mut self,
+        env: &mut Env,
+        id: TxnId,
+        user: User,
+        response: &Message<'_>,
+        origin: Origin,
+    ) {
+        match response.status() {
+            ..200 => self.on_provisional(env, id, user, response, origin),
+            200..300 => self.on_answer(env, id, user, response, origin),
+            _ => self.on_refusal(env, id, user, response),
+        }
+    }
+
+    fn on_provisional(
+        &mut self,
+        env: &mut Env,
+        id: TxnId,
+        user: User,
+        response: &Message<'_>,
+        origin: Origin,
+    ) {
+        let call = &mut self.calls[user.call];
+        if call.set_up.cancel_pending {
+            call.set_up.cancel_pending = false;
+            self.send_cancel(env, id, user.call, &[]);
+        }
+        let call = &self.calls[user.call];
+        if call.set_up.over || response.status() == 100 || call.state.phase != Phase::SettingUp {
+            return;
+        }
+        let Some(fork) = self.fork_of(user.call, response, origin) else { return };
+        let Some(server) = self.calls[user.call].set_up.server else { return };
+        self.calls[user.call].set_up.rang = true;
+        self.trigger_early_media(env, user.call, response);
+        let call_id = self.calls[user.call].state.id;
+        let tag = self.tag(call_id, Side::Originating, fork);
+        let status = response.status();
+        let Some(mut out) =
+            self.layer.begin_response(env, server, status, response.reason(), Some(&tag))
+        else {
+            return;
+        };
+        let listener = self.calls[user.call].set_up.listener;
+        self.write_contact(&mut out, response, call_id, Side::Originating, listener);
+        self.write_crossing(&mut out, response, user.call, Side::Originating);
+        bridge::supported(&mut out, response, false);
+        bridge::require(&mut out, response, false);
+        compose::end_with_body(&mut out, response.body());
+        self.layer.send_response(env, server, status, out);
+    }
+
+    // The early dialog that a response belongs to, opened if it is new (RFC 3261 13.2.2.4).
+    // `None` when there are too many.
+    fn fork_of(&mut self, key: CallKey, response: &Message<'_>, origin: Origin) -> Option<u8> {
+        let call = &mut self.calls[key];
+        let tag = response.to_tag().unwrap_or_default();
+        let texts = &mut call.state.texts;
+        let forks = &mut call.set_up.forks;
+        let known = forks.iter().position(|fork| texts.get(fork.remote_tag) == tag);
+        let place = match known {
+            Some(place) => place,
+            None if forks.len() >= FORKS_MAX || texts.len() > TEXTS_MAX => return None,
+            None => {
+                forks.push(call.state.legs[1].clone());
+                forks.len() - 1
+            }
+        };
+        let fresh = known.is_none();
+        let has_target = response.header(HeaderId::Contact).is_some();
+        if fresh || (has_target && forks[place].remote_target == call.state.legs[1].remote_target)
+        {
+            forks[place].establish(texts, response, origin.from);
+        }
+        Some(place as u8)
+    }
+
+    fn on_answer(
+        &mut self,
+        env: &mut Env,
+        id: TxnId,
+        user: User,
+        response: &Message<'_>,
+        origin: Origin,
+    ) {
+        let call = &self.calls[user.call];
+        let winner = call.state.texts.get(call.state.legs[1].remote_tag);
+        let answered = call.invites[0].as_ref().is_some_and(|invite| invite.answered);
+        if answered && response.to_tag().unwrap_or_default() == winner {
+            return self.repeat_ack(env, user.call, Side::Originating);
+        }
+        if answered || call.set_up.over || call.state.phase != Phase::SettingUp {
+            // Another fork answered too, or the caller gave up first (RFC 3261 13.2.2.4, 9.1).
+            self.acknowledge_and_end(env, user.call, response, origin);
+            return self.close_client(env, user.call, id);
+        }
+        let Some(fork) = self.fork_of(user.call, response, origin) else {
+            return self.acknowledge_and_end(env, user.call, response, origin);
+        };
+        self.win(env, user, fork, response, origin);
+    }
+
+    // The first 2xx: the call is up.
+    fn win(
+        &mut self,
+        env: &mut Env,
+        user: User,
+        fork: u8,
+        response: &Message<'_>,
+        origin: Origin,
+    ) {
+        let key = user.call;
+        let call_id = self.calls[key].state.id;
+        let tag = self.tag(call_id, Side::Originating, fork);
+        let call = &mut self.calls[key];
+        let cseq = call.state.legs[1].local_cseq;
+        call.state.legs[1] = call.set_up.forks[usize::from(fork)].clone();
+        let state = &mut call.state;
+        let callee = &mut state.legs[1];
+        callee.local_cseq = cseq;
+        callee.establish(&mut state.texts, response, origin.from);
+        callee.session = session_timer::from_response(response, env.now.wall);
+        state.texts.replace(&mut state.legs[0].local_tag, &tag);
+        state.legs[0].session.refreshed = env.now.wall;
+        state.phase = Phase::Answered;
+        state.answered = Some(env.now.wall);
+        let Some(server) = call.set_up.server else { return };
+        if let Some(bridged) = &mut call.invites[0] {
+            bridged.answered = true;
+        }
+        call.set_up.over = true;
+        call.set_up.client = None;
+        if let Some(timer) = call.timers[RINGING].take() {
+            env.wheel.cancel(timer);
+        }
+        env.counters.call_answered += 1;
+        self.relay_2xx(env, key, server, Side::Originating, response, Some(&tag));
+        self.remember_sdp(key, Side::Originating, response);
+        self.arm_established(env, key);
+        let verdict = self.trigger_answered(env, key, response, user.at);
+        self.obey(env, key, verdict);
+        self.touch(key);
+    }
+
+    /// Relays a 2xx to INVITE or UPDATE to `side` with what is ours on that leg.
+    pub(super) fn relay_2xx(
+        &mut self,
+        env: &mut Env,
+        key: CallKey,
+        server: TxnId,
+        side: Side,
+        response: &Message<'_>,
+        tag: Option<&[u8]>,
+    ) {
+        let status = response.status();
+        let Some(mut out) =
+            self.layer.begin_response(env, server, status, response.reason(), tag)
+        else {
+            return;
+        };
+        let (call_id, leg) = {
+            let call = &self.calls[key];
+            (call.state.id, &call.state.legs[side.index()])
+        };
+        let (listener, session) = (leg.listener, leg.session);
+        self.write_contact(&mut out, response, call_id, side, listener);
+        self.write_crossing(&mut out, response, key, side);
+        bridge::supported(&mut out, response, true);
+        let peer_refreshes =
+            session.refresher == Some(session_timer::Refresher::Peer) && session.expires_s > 0;
+        bridge::require(&mut out, response, peer_refreshes);
+        if session.expires_s > 0 {
+            out.extend_from_slice(b"Session-Expires: ");
+            write::number(&mut out, u64::from(session.expires_s));
+            // The peer is the UAC of this transaction.
+            out.extend_from_slice(if peer_refreshes {
+                b";refresher=uac\r\n"
+            } else {
+                b";refresher=uas\r\n"
+            });
+        }
+        compose::end_with_body(&mut out, response.body());
+        self.layer.send_response(env, server, status, out);
+    }
+
+    fn on_refusal(&mut self, env: &mut Env, id: TxnId, user: User, response: &Message<'_>) {
+        let call = &mut self.calls[user.call];
+        if call.set_up.client != Some(id) {
+            return;
+        }
+        call.set_up.client = None;
+        if call.set_up.over {
+            return self.close_client(env, user.call, id);
+        }
+        let status = response.status();
+        let floor = session_timer::min_se_of(response);
+        if status == 422 && floor > call.set_up.min_se_s && call.set_up.retries < RETRIES_MAX {
+            call.set_up.retries += 1;
+            call.set_up.min_se_s = floor;
+            return self.send_invite_again(env, user.call);
+        }
+        // RFC 3263 4.3: the next hop is tried on 503, unless the callee rang already.
+        if status == 503 && !call.set_up.rang && !call.set_up.hops.is_empty() {
+            return self.send_invite(env, user.call);
+        }
+        self.relay_refusal(env, user.call, response);
+        self.end_set_up(env, user.call, status, response);
+    }
+
+    fn relay_refusal(&mut self, env: &mut Env, key: CallKey, response: &Message<'_>) {
+        let call = &self.calls[key];
+        let Some(server) = call.set_up.server else { return };
+        let (id, status) = (call.state.id, response.status());
+        let tag = self.tag(id, Side::Originating, 0);
+        let Some(mut out) =
+            self.layer.begin_response(env, server, status, response.reason(), Some(&tag))
+        else {
+            return;
+        };
+        let legs = &call.state.legs;
+        let crossing = Crossing {
+            to_trusted: self.config.trusts(legs[0].peer),
+            from_trusted: self.asserts(legs[1].peer),
+            contact: true,
+        };
+        bridge::copy_end_to_end(&mut out, response, crossing);
+        for value in response.headers(HeaderId::Unsupported) {
+            write::header(&mut out, HeaderId::Unsupported, value);
+        }
+        compose::end_with_body(&mut out, response.body());
+        self.layer.send_response(env, server, status, out);
+    }
+
+    /// No answer at all came to the INVITE (Timer B): the next hop, or 408.
+    pub(super) fn on_invite_unanswered(&mut self, env: &mut Env, id: TxnId, key: CallKey) {
+        let call = &mut self.calls[key];
+        if call.set_up.client != Some(id) {
+            return;
+        }
+        call.set_up.client = None;
+        if call.set_up.over {
+            return self.close_client(env, key, id);
+        }
+        if call.set_up.hops.is_empty() {
+            self.fail_set_up(env, key, 408, b"Request Timeout", &[]);
+        } else {
+            self.send_invite(env, key);
+        }
+    }
+
+    /// Ends a set-up with an answer of our own.
+    pub(super) fn fail_set_up(
+        &mut self,
+        env: &mut Env,
+        key: CallKey,
+        status: u16,
+        reason: &[u8],
+        reasons: &[&[u8]],
+    ) {
+        let call = &self.calls[key];
+        if let Some(server) = call.set_up.server {
+            let tag = self.tag(call.state.id, Side::Originating, 0);
+            if let Some(mut out) =
+                self.layer.begin_response(env, server, status, reason, Some(&tag))
+            {
+                if status == 503 {
+                    out.extend_from_slice(b"Retry-After: 5\r\n");
+                }
+                compose::end_without_body(&mut out);
+                self.layer.send_response(env, server, status, out);
+            }
+        }
+        self.close_set_up(env, key);
+        self.trigger_set_up_failed(env, key, status, reasons);
+        self.touch(key);
+    }
+
+    fn end_set_up(&mut self, env: &mut Env, key: CallKey, status: u16, response: &Message<'_>) {
+        self.close_set_up(env, key);
+        self.trigger_refused(env, key, status, response);
+        self.touch(key);
+    }
+
+    // The caller has its final answer. What the callee's side still does is only cleaned up.
+    fn close_set_up(&mut self, env: &mut Env, key: CallKey) {
+        env.counters.call_failed += 1;
+        let call = &mut self.calls[key];
+        call.set_up.over = true;
+        call.state.phase = Phase::Ended;
+        if let Some(timer) = call.timers[RINGING].take() {
+            env.wheel.cancel(timer);
+        }
+        if let Some(client) = call.set_up.client {
+            self.cancel_client(env, key, client, &[]);
+        }
+    }
+
+    /// Nobody answered for too long.
+    pub(super) fn on_ringing_too_long(&mut self, env: &mut Env, key: CallKey) {
+        self.calls[key].timers[RINGING] = None;
+        if self.calls[key].state.phase == Phase::SettingUp {
+            self.fail_set_up(env, key, 408, b"Request Timeout", &[]);
+        }
+    }
+
+    // The INVITE towards the callee has come to its end after the caller's did.
+    fn close_client(&mut self, _env: &mut Env, key: CallKey, id: TxnId) {
+        let call = &mut self.calls[key];
+        if call.set_up.client == Some(id) {
+            call.set_up.client = None;
+        }
+        self.touch(key);
+    }
+}
+
+/// How often a 422 is answered with a larger interval (RFC 4028 7.3).
+const RETRIES_MAX: u8 = 2;

@@ -1,0 +1,380 @@
+//! Ending calls: BYE, CANCEL, and the endings we decide ourselves.
+
+use charging::ctf::Verdict;
+use charging::trigger::EndCause;
+
+use super::bridge;
+use super::call_state::Phase;
+use super::{B2bua, Origin, Role, Side, User};
+use crate::compose;
+use crate::dialog::Dialog;
+use crate::env::{CallKey, Env};
+use crate::sip::{HeaderId, Message, Method, NameAddr, parse, write};
+use crate::transaction::{ServerKey, TxnId};
+
+impl B2bua {
+    /// A BYE inside a dialog: answered at once, passed on as a BYE of our own.
+    pub(super) fn on_bye(
+        &mut self,
+        env: &mut Env,
+        key: ServerKey,
+        call: CallKey,
+        side: Side,
+        bye: &Message<'_>,
+        origin: Origin,
+    ) {
+        let user = User {
+            call,
+            side,
+            role: Role::Local,
+            link: None,
+            fork: 0,
+            at: env.now.wall,
+        };
+        let server = self.layer.open_server(env, key, bye, origin.from, origin.listener, user);
+        self.answer_empty(env, server, 200, b"OK");
+        match self.calls[call].state.phase {
+            Phase::SettingUp => self.on_early_bye(env, call, side, bye),
+            Phase::Answered | Phase::Confirmed => {
+                // RFC 3261 15: the ACK may come after the BYE, or never.
+                let unacknowledged = self.calls[call].state.phase == Phase::Answered;
+                self.end_other_leg(env, call, side, bye);
+                self.close_call(env, call);
+                self.trigger_bye(env, call, bye, unacknowledged);
+                self.touch(call);
+            }
+            Phase::Ended | Phase::Event => {}
+        }
+    }
+
+    // RFC 3261 15: the caller may end an early dialog with BYE; here it ends the set-up.
+    fn on_early_bye(&mut self, env: &mut Env, call: CallKey, side: Side, bye: &Message<'_>) {
+        if side == Side::Originating {
+            let reasons = reasons_of(bye);
+            self.fail_set_up(env, call, 487, b"Request Terminated", &reasons.list());
+        }
+    }
+
+    fn end_other_leg(&mut self, env: &mut Env, call: CallKey, side: Side, bye: &Message<'_>) {
+        self.send_bye(env, call, side.other(), |out, trusted| {
+            // The header fields of the BYE pass, Reason among them.
+            let crossing =
+                bridge::Crossing { to_trusted: trusted, from_trusted: true, contact: false };
+            bridge::copy_end_to_end(out, bye, crossing);
+            compose::end_with_body(out, bye.body());
+        });
+    }
+
+    /// Ends an answered call from our side: BYE on both legs, and the closing record.
+    pub(super) fn end_call(&mut self, env: &mut Env, call: CallKey, cause: EndCause) {
+        if !self.calls[call].is_up() {
+            return;
+        }
+        for side in [Side::Originating, Side::Terminating] {
+            self.send_bye(env, call, side, |out, _| {
+                if let Some(code) = cause.sip_code() {
+                    out.extend_from_slice(b"Reason: SIP;cause=");
+                    write::number(out, u64::from(code));
+                    out.extend_from_slice(b"\r\n");
+                }
+                compose::end_without_body(out);
+            });
+        }
+        self.close_call(env, call);
+        self.trigger_ended(env, call, cause);
+        self.touch(call);
+    }
+
+    /// Does what charging decided.
+    pub(super) fn obey(&mut self, env: &mut Env, call: CallKey, verdict: Verdict) {
+        match verdict {
+            Verdict::GoOn | Verdict::Hold => {}
+            Verdict::End(cause) => {
+                env.counters.call_ended_by_charging += 1;
+                self.end_call(env, call, cause);
+            }
+        }
+    }
+
+    fn send_bye(
+        &mut self,
+        env: &mut Env,
+        key: CallKey,
+        side: Side,
+        rest: impl FnOnce(&mut Vec<u8>, bool),
+    ) {
+        let call = &mut self.calls[key];
+        let (id, leg) = (call.state.id, &mut call.state.legs[side.index()]);
+        let (peer, listener, cseq) = (leg.peer, leg.listener, leg.next_cseq());
+        let user =
+            User { call: key, side, role: Role::Bye, link: None, fork: 0, at: env.now.wall };
+        let txn = self.layer.open_client(Method::Bye, peer, listener, user);
+        let mut out = env.pool.take();
+        let state = &self.calls[key].state;
+        state.legs[side.index()].write_request(
+            &state.texts,
+            &mut out,
+            b"BYE",
+            cseq,
+            70,
+            |out| self.write_via(out, id, txn, listener),
+        );
+        rest(&mut out, self.config.trusts(peer));
+        self.layer.start_client(env, txn, cseq, out);
+    }
+
+    // The call is over for SIP: whatever still waits on either leg gets its answer.
+    fn close_call(&mut self, env: &mut Env, key: CallKey) {
+        env.counters.call_ended += 1;
+        let call = &mut self.calls[key];
+        call.state.phase = Phase::Ended;
+        call.set_up.over = true;
+        for timer in &mut call.timers[super::call::SESSION..] {
+            if let Some(handle) = timer.take() {
+                env.wheel.cancel(handle);
+            }
+        }
+        for side in [Side::Originating, Side::Terminating] {
+            let Some(bridged) = &self.calls[key].invites[side.index()] else { continue };
+            let (server, client) = (bridged.server, bridged.client);
+            if let Some(server) = server.filter(|id| self.layer.is_open(*id)) {
+                self.answer_empty(env, server, 487, b"Request Terminated");
+            }
+            if let Some(client) = client.filter(|id| self.layer.is_open(*id)) {
+                self.cancel_client(env, key, client, &[]);
+            }
+        }
+    }
+
+    /// A CANCEL (RFC 3261 9.2).
+    pub(super) fn on_cancel(
+        &mut self,
+        env: &mut Env,
+        key: ServerKey,
+        cancel: &Message<'_>,
+        origin: Origin,
+    ) {
+        let Some((invite, user)) = self.layer.cancelled(cancel) else {
+            return self.refuse(
+                env,
+                cancel,
+                origin,
+                481,
+                b"Call/Transaction Does Not Exist",
+                b"",
+            );
+        };
+        let own = User { role: Role::Local, link: None, ..user };
+        let server = self.layer.open_server(env, key, cancel, origin.from, origin.listener, own);
+        self.answer_empty(env, server, 200, b"OK");
+        if !self.layer.is_open(invite) || !self.calls.contains_key(user.call) {
+            return; // the final response went out before: the CANCEL has no effect
+        }
+        let reasons = reasons_of(cancel);
+        match user.role {
+            Role::InviteServer => {
+                let client = self.calls[user.call].set_up.client.take();
+                if let Some(client) = client {
+                    self.cancel_client(env, user.call, client, &reasons.list());
+                    self.calls[user.call].set_up.client = Some(client);
+                }
+                self.cancel_set_up(env, user.call, &reasons.list());
+            }
+            Role::Relay => {
+                self.answer_empty(env, invite, 487, b"Request Terminated");
+                if let Some(client) = user.link {
+                    self.cancel_client(env, user.call, client, &reasons.list());
+                }
+                self.calls[user.call].invites[user.side.index()] = None;
+            }
+            _ => {}
+        }
+    }
+
+    /// Sends a CANCEL for a pending INVITE, now or as soon as a provisional response allows it.
+    pub(super) fn cancel_client(
+        &mut self,
+        env: &mut Env,
+        key: CallKey,
+        client: TxnId,
+        reasons: &[&[u8]],
+    ) {
+        if self.layer.is_proceeding(client) {
+            self.send_cancel(env, client, key, reasons);
+        } else if self.layer.is_open(client) {
+            self.calls[key].set_up.cancel_pending = true;
+        }
+    }
+
+    /// Sends a CANCEL: same Request-URI, Via, Route, From, To, Call-ID and CSeq number as the
+    /// INVITE (RFC 3261 9.1).
+    pub(super) fn send_cancel(
+        &mut self,
+        env: &mut Env,
+        invite: TxnId,
+        key: CallKey,
+        reasons: &[&[u8]],
+    ) {
+        if self.calls[key].set_up.cancelled == Some(invite) {
+            return;
+        }
+        self.calls[key].set_up.cancelled = Some(invite);
+        let Some((kept, peer, listener)) = self.layer.request_of(invite) else { return };
+        let mut out = env.pool.take();
+        let mut index = std::mem::take(&mut self.index);
+        let cseq = parse(kept, &mut index).ok().map(|invite| {
+            write_cancel(&mut out, &invite, reasons);
+            invite.cseq().0
+        });
+        self.index = index;
+        let Some(cseq) = cseq else { return env.pool.give(out) };
+        let user = User {
+            call: key,
+            side: Side::Terminating,
+            role: Role::Cancel,
+            link: None,
+            fork: 0,
+            at: env.now.wall,
+        };
+        // The CANCEL carries the INVITE's branch, so its answer comes to the INVITE's
+        // transaction and is not told apart from a stray one there: nothing waits for it.
+        let txn = self.layer.open_client(Method::Cancel, peer, listener, user);
+        self.layer.start_cancel(env, invite, txn, cseq, out);
+    }
+
+    /// A 2xx to an INVITE whose call is over or was won by another fork: ACK, then BYE.
+    pub(super) fn acknowledge_and_end(
+        &mut self,
+        env: &mut Env,
+        key: CallKey,
+        response: &Message<'_>,
+        origin: Origin,
+    ) {
+        let call = &mut self.calls[key];
+        let state = &mut call.state;
+        let used = state.texts.len();
+        let mut leg: Dialog = state.legs[1].clone();
+        let cseq = response.cseq().0;
+        leg.remote_tag = state.texts.add(response.to_tag().unwrap_or_default());
+        leg.establish(&mut state.texts, response, origin.from);
+        state.legs[1].local_cseq += 1;
+        let (id, bye_cseq) = (state.id, state.legs[1].local_cseq);
+        let (peer, listener) = (leg.peer, leg.listener);
+        let user = User {
+            call: key,
+            side: Side::Terminating,
+            role: Role::Bye,
+            link: None,
+            fork: 0,
+            at: env.now.wall,
+        };
+        let txn = self.layer.open_client(Method::Bye, peer, listener, user);
+        let (mut ack, mut bye) = (env.pool.take(), env.pool.take());
+        let texts = &self.calls[key].state.texts;
+        let via = |out: &mut Vec<u8>| self.write_via(out, id, txn, listener);
+        leg.write_request(texts, &mut ack, b"ACK", cseq, 70, via);
+        leg.write_request(texts, &mut bye, b"BYE", bye_cseq, 70, via);
+        compose::end_without_body(&mut ack);
+        compose::end_without_body(&mut bye);
+        env.out.push(peer, listener, &ack);
+        env.pool.give(ack);
+        self.layer.start_client(env, txn, bye_cseq, bye);
+        self.calls[key].state.texts.truncate(used);
+    }
+
+    /// Answers a server transaction with nothing but a status.
+    pub(super) fn answer_empty(
+        &mut self,
+        env: &mut Env,
+        server: TxnId,
+        status: u16,
+        reason: &[u8],
+    ) {
+        let user = self.layer.user(server);
+        let tag = user
+            .and_then(|user| self.calls.get(user.call))
+            .map(|call| self.tag(call.state.id, Side::Originating, 0));
+        let tag = tag.as_ref().map(|tag| &tag[..]);
+        if let Some(mut out) = self.layer.begin_response(env, server, status, reason, tag) {
+            compose::end_without_body(&mut out);
+            self.layer.send_response(env, server, status, out);
+        }
+    }
+
+    /// A 2xx of ours was never acknowledged (RFC 3261 13.3.1.4): both legs end.
+    pub(super) fn on_ack_missing(&mut self, env: &mut Env, id: TxnId, user: User) {
+        env.counters.call_ack_missing += 1;
+        let Some(call) = self.calls.get(user.call) else { return };
+        let pending = call.invites[user.side.index()].as_ref();
+        if pending.is_none_or(|invite| invite.server != Some(id)) || !call.is_up() {
+            return;
+        }
+        // The callee's side has not got its ACK either.
+        self.pass_ack(env, user.call, user.side, None);
+        let cause = match self.calls[user.call].state.phase {
+            Phase::Answered => EndCause::SetUpUnsuccessful,
+            _ => EndCause::Failure(408),
+        };
+        self.end_call(env, user.call, cause);
+    }
+}
+
+fn write_cancel(out: &mut Vec<u8>, invite: &Message<'_>, reasons: &[&[u8]]) {
+    write::request_line(out, b"CANCEL", invite.request_uri());
+    if let Some(via) = invite.header(HeaderId::Via) {
+        write::header(out, HeaderId::Via, via);
+    }
+    for route in invite.headers(HeaderId::Route) {
+        write::header(out, HeaderId::Route, route);
+    }
+    write::header(out, HeaderId::MaxForwards, b"70");
+    write::header(out, HeaderId::From, invite.header(HeaderId::From).unwrap_or_default());
+    write::header(out, HeaderId::To, invite.header(HeaderId::To).unwrap_or_default());
+    write::header(out, HeaderId::CallId, invite.call_id());
+    write::cseq(out, invite.cseq().0, b"CANCEL");
+    for reason in reasons {
+        write::header(out, HeaderId::Reason, reason);
+    }
+    compose::end_without_body(out);
+}
+
+/// The Reason values of a request, a few at most.
+pub(super) struct Reasons<'a> {
+    values: [&'a [u8]; REASONS_MAX],
+    len: usize,
+}
+
+impl<'a> Reasons<'a> {
+    /// The values.
+    pub(super) fn list(&self) -> Vec<&'a [u8]> {
+        self.values[..self.len].to_vec()
+    }
+}
+
+/// Takes the Reason values of a request (RFC 3326).
+pub(super) fn reasons_of<'a>(request: &Message<'a>) -> Reasons<'a> {
+    let mut reasons = Reasons { values: [&[]; REASONS_MAX], len: 0 };
+    for value in request.values(HeaderId::Reason).take(REASONS_MAX) {
+        reasons.values[reasons.len] = value;
+        reasons.len += 1;
+    }
+    reasons
+}
+
+/// The SIP cause of a Reason list, if it states an error.
+pub(super) fn sip_cause(reasons: &[&[u8]]) -> Option<u16> {
+    reasons.iter().find_map(|reason| {
+        let (protocol, params) = reason.split_at(reason.iter().position(|&b| b == b';')?);
+        if !protocol.trim_ascii().eq_ignore_ascii_case(b"SIP") {
+            return None;
+        }
+        let cause = crate::sip::param(params, b"cause").flatten()?;
+        let code: u16 = std::str::from_utf8(cause).ok()?.trim().parse().ok()?;
+        (400..700).contains(&code).then_some(code)
+    })
+}
+
+const REASONS_MAX: usize = 4;
+
+#[allow(unused_imports)]
+use NameAddr as _;

@@ -1,0 +1,490 @@
+//! The TOML file as it is written, its defaults, and its way into [`Config`].
+
+use std::net::{SocketAddr, ToSocketAddrs};
+
+use serde::Deserialize;
+
+use super::route::HOPS_MAX;
+use super::{Config, Hop, Matcher, Node, Peer, Rf, Route, Sip};
+use crate::dialog::session_timer::Wanted;
+use crate::transaction::Timers;
+
+/// What is wrong, without the file's name.
+pub(super) struct Wrong {
+    pub(super) key: String,
+    pub(super) reason: String,
+    pub(super) fix: String,
+}
+
+fn wrong(key: impl Into<String>, reason: impl Into<String>, fix: impl Into<String>) -> Wrong {
+    Wrong { key: key.into(), reason: reason.into(), fix: fix.into() }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[derive(Default)]
+struct File {
+    node: NodeFile,
+    sip: SipFile,
+    charging: ChargingFile,
+    admin: AdminFile,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct NodeFile {
+    name: String,
+    cores: Vec<usize>,
+    state_dir: String,
+    data_dir: String,
+    drain_timeout_s: u64,
+}
+
+impl Default for NodeFile {
+    fn default() -> Self {
+        Self {
+            name: "node1".to_owned(),
+            cores: Vec::new(),
+            state_dir: "/dev/shm/ringtoll".to_owned(),
+            data_dir: "/var/lib/ringtoll".to_owned(),
+            drain_timeout_s: 60,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct SipFile {
+    listen: Vec<String>,
+    advertise: Option<String>,
+    peer: Vec<PeerFile>,
+    route: Vec<RouteFile>,
+    t1_ms: u32,
+    t2_ms: u32,
+    t4_ms: u32,
+    session_expires_s: u32,
+    min_se_s: u32,
+    max_call_duration_s: u64,
+    ring_timeout_s: u64,
+    calls_max: usize,
+}
+
+impl Default for SipFile {
+    fn default() -> Self {
+        let timers = Timers::default();
+        Self {
+            listen: vec!["udp:127.0.0.1:5060".to_owned()],
+            advertise: None,
+            peer: Vec::new(),
+            route: Vec::new(),
+            t1_ms: timers.t1,
+            t2_ms: timers.t2,
+            t4_ms: timers.t4,
+            session_expires_s: 1_800,
+            min_se_s: 90,
+            max_call_duration_s: 4 * 3_600,
+            ring_timeout_s: 180,
+            calls_max: 250_000,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PeerFile {
+    name: String,
+    allow: Vec<String>,
+    #[serde(default)]
+    trusted: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RouteFile {
+    #[serde(rename = "match")]
+    matcher: MatchFile,
+    next_hop: NextHopFile,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum MatchFile {
+    Pattern(String),
+    Conditions(ConditionsFile),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ConditionsFile {
+    method: Option<String>,
+    domain: Option<String>,
+    prefix: Option<String>,
+    peer: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum NextHopFile {
+    One(String),
+    Many(Vec<HopFile>),
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum HopFile {
+    Address(String),
+    Full(FullHopFile),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FullHopFile {
+    address: String,
+    #[serde(default)]
+    priority: u16,
+    #[serde(default = "one")]
+    weight: u16,
+}
+
+fn one() -> u16 {
+    1
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct ChargingFile {
+    rf: RfFile,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RfFile {
+    enabled: bool,
+    origin_realm: String,
+    destination_realm: Option<String>,
+    cdf: Vec<String>,
+    bundled_interim_interval_s: u32,
+    retry_interval_ms: u64,
+    retries_max: u32,
+    watchdog_s: u64,
+    backlog_bytes_max: u64,
+    realtime: String,
+    propose_interim_interval_s: u32,
+    triggers: std::collections::BTreeMap<String, bool>,
+}
+
+impl Default for RfFile {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            origin_realm: "ringtoll.invalid".to_owned(),
+            destination_realm: None,
+            cdf: Vec::new(),
+            bundled_interim_interval_s: 300,
+            retry_interval_ms: 4_000,
+            retries_max: 3,
+            watchdog_s: 30,
+            backlog_bytes_max: 1 << 30,
+            realtime: "grant-and-store".to_owned(),
+            propose_interim_interval_s: 0,
+            triggers: std::collections::BTreeMap::new(),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct AdminFile {
+    listen: Option<String>,
+}
+
+impl Default for AdminFile {
+    fn default() -> Self {
+        Self { listen: Some("127.0.0.1:9060".to_owned()) }
+    }
+}
+
+pub(super) fn parse(text: &str) -> Result<Config, Wrong> {
+    let document = toml::de::Deserializer::parse(text).map_err(|error| {
+        let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
+        wrong(format!("line {line}"), error.message(), "write valid TOML")
+    })?;
+    let file: File = serde_path_to_error::deserialize(document).map_err(|error| {
+        let key = error.path().to_string();
+        let reason = error.into_inner().message().to_owned();
+        wrong(key, reason, "see ringtoll.example.toml for the keys and their types")
+    })?;
+    let config = Config {
+        node: node(file.node)?,
+        sip: sip(file.sip)?,
+        rf: rf(file.charging.rf)?,
+        admin: file.admin.listen.map(|text| socket("admin.listen", &text)).transpose()?,
+    };
+    Ok(config)
+}
+
+fn node(file: NodeFile) -> Result<Node, Wrong> {
+    let fit = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
+    if file.name.is_empty() || file.name.len() > 63 || !file.name.chars().all(fit) {
+        return Err(wrong(
+            "node.name",
+            format!("`{}` cannot be part of a host name", file.name),
+            "use 1 to 63 letters, digits, dots and hyphens",
+        ));
+    }
+    let mut seen = file.cores.clone();
+    seen.sort_unstable();
+    seen.dedup();
+    if seen.len() != file.cores.len() {
+        return Err(wrong("node.cores", "a core stands there twice", "name each core once"));
+    }
+    if file.cores.len() > SHARDS_MAX {
+        return Err(wrong(
+            "node.cores",
+            format!("{} cores, at most {SHARDS_MAX} shards are possible", file.cores.len()),
+            "name fewer cores",
+        ));
+    }
+    Ok(Node {
+        name: file.name,
+        cores: file.cores,
+        state_dir: file.state_dir.into(),
+        data_dir: file.data_dir.into(),
+        drain_timeout_s: file.drain_timeout_s,
+    })
+}
+
+fn sip(file: SipFile) -> Result<Sip, Wrong> {
+    if file.listen.is_empty() || file.listen.len() > LISTENERS_MAX {
+        return Err(wrong(
+            "sip.listen",
+            format!("{} addresses", file.listen.len()),
+            format!("give 1 to {LISTENERS_MAX} like \"udp:192.0.2.1:5060\""),
+        ));
+    }
+    let mut listen = Vec::new();
+    for (place, text) in file.listen.iter().enumerate() {
+        let key = format!("sip.listen[{place}]");
+        let Some(address) = text.strip_prefix("udp:") else {
+            return Err(wrong(
+                key,
+                format!("`{text}` does not begin with a transport that is served"),
+                "write \"udp:HOST:PORT\"",
+            ));
+        };
+        listen.push(socket(&key, address)?);
+    }
+    let advertise = advertised(&listen, file.advertise.as_deref())?;
+    if file.min_se_s < 90 {
+        return Err(wrong("sip.min_se_s", "RFC 4028 allows no less than 90", "write 90 or more"));
+    }
+    if file.session_expires_s != 0 && file.session_expires_s < file.min_se_s {
+        return Err(wrong(
+            "sip.session_expires_s",
+            format!("{} is below min_se_s = {}", file.session_expires_s, file.min_se_s),
+            "write 0 (off) or a number not below min_se_s",
+        ));
+    }
+    if file.t1_ms == 0 || file.t2_ms < file.t1_ms || file.t1_ms > 60_000 {
+        return Err(wrong(
+            "sip.t1_ms",
+            format!("t1_ms = {}, t2_ms = {}", file.t1_ms, file.t2_ms),
+            "T1 is 1 to 60000 ms and not above T2",
+        ));
+    }
+    let peers = file
+        .peer
+        .into_iter()
+        .enumerate()
+        .map(|(place, peer)| self::peer(place, peer))
+        .collect::<Result<Vec<_>, _>>()?;
+    let routes = file
+        .route
+        .into_iter()
+        .enumerate()
+        .map(|(place, route)| self::route(place, route, &peers))
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(Sip {
+        advertise_addrs: advertise.iter().map(|text| text.parse().ok()).collect(),
+        advertise,
+        listen,
+        peers,
+        routes,
+        timers: Timers { t1: file.t1_ms, t2: file.t2_ms, t4: file.t4_ms },
+        session: Wanted { expires_s: file.session_expires_s, min_se_s: file.min_se_s },
+        max_call_duration_s: file.max_call_duration_s,
+        ring_timeout_s: file.ring_timeout_s,
+        calls_max: file.calls_max,
+    })
+}
+
+// One advertised host[:port] per listener; a host alone takes each listener's port.
+fn advertised(listen: &[SocketAddr], advertise: Option<&str>) -> Result<Vec<String>, Wrong> {
+    listen
+        .iter()
+        .map(|address| match advertise {
+            None if address.ip().is_unspecified() => Err(wrong(
+                "sip.advertise",
+                format!("missing, and peers cannot answer to {address}"),
+                "write the host name or address that peers reach this node by",
+            )),
+            None => Ok(address.to_string()),
+            Some(text) if text.is_empty() || text.contains(['<', '>', ' ', ';']) => Err(wrong(
+                "sip.advertise",
+                format!("`{text}` is not a host"),
+                "write HOST or HOST:PORT",
+            )),
+            Some(text) if text.parse::<SocketAddr>().is_ok() => Ok(text.to_owned()),
+            Some(text) if !text.starts_with('[') && text.matches(':').count() > 1 => {
+                Ok(format!("[{text}]:{}", address.port()))
+            }
+            Some(text) if text.rsplit_once(':').is_some_and(|(_, p)| p.parse::<u16>().is_ok()) => {
+                Ok(text.to_owned())
+            }
+            Some(text) => Ok(format!("{text}:{}", address.port())),
+        })
+        .collect()
+}
+
+fn peer(place: usize, file: PeerFile) -> Result<Peer, Wrong> {
+    let allow = file
+        .allow
+        .iter()
+        .enumerate()
+        .map(|(net, text)| {
+            text.parse::<ipnet::IpNet>()
+                .or_else(|_| text.parse::<std::net::IpAddr>().map(ipnet::IpNet::from))
+                .map_err(|_| {
+                    wrong(
+                        format!("sip.peer[{place}].allow[{net}]"),
+                        format!("`{text}` is neither an address nor a network"),
+                        "write \"192.0.2.7\" or \"192.0.2.0/24\"",
+                    )
+                })
+        })
+        .collect::<Result<_, _>>()?;
+    Ok(Peer { name: file.name, allow, trusted: file.trusted })
+}
+
+fn route(place: usize, file: RouteFile, peers: &[Peer]) -> Result<Route, Wrong> {
+    let matcher = match file.matcher {
+        MatchFile::Pattern(text) => {
+            Matcher { pattern: (text != "*").then_some(text), ..Matcher::default() }
+        }
+        MatchFile::Conditions(given) => Matcher {
+            method: given.method,
+            domain: given.domain,
+            prefix: given.prefix,
+            peer: given.peer,
+            pattern: None,
+        },
+    };
+    if let Some(name) = &matcher.peer
+        && !peers.iter().any(|peer| &peer.name == name)
+    {
+        return Err(wrong(
+            format!("sip.route[{place}].match.peer"),
+            format!("there is no peer called `{name}`"),
+            "name one of [[sip.peer]]",
+        ));
+    }
+    let hops = match file.next_hop {
+        NextHopFile::One(text) => vec![HopFile::Address(text)],
+        NextHopFile::Many(hops) => hops,
+    };
+    if hops.is_empty() || hops.len() > HOPS_MAX {
+        return Err(wrong(
+            format!("sip.route[{place}].next_hop"),
+            format!("{} next hops", hops.len()),
+            format!("give 1 to {HOPS_MAX}"),
+        ));
+    }
+    let hops = hops
+        .into_iter()
+        .enumerate()
+        .map(|(order, hop)| self::hop(&format!("sip.route[{place}].next_hop[{order}]"), order, hop))
+        .collect::<Result<_, _>>()?;
+    Ok(Route { matcher, hops })
+}
+
+// A bare address takes its place in the list as its priority: the first is the main one.
+fn hop(key: &str, order: usize, file: HopFile) -> Result<Hop, Wrong> {
+    let (text, priority, weight) = match file {
+        HopFile::Address(text) => (text, order as u16, 1),
+        HopFile::Full(hop) => (hop.address, hop.priority, hop.weight),
+    };
+    let bare = text.strip_prefix("udp:").or_else(|| text.strip_prefix("sip:")).unwrap_or(&text);
+    let address = if let Ok(ip) = bare.parse::<std::net::IpAddr>() {
+        SocketAddr::new(ip, 5060)
+    } else if bare.contains(':') {
+        socket(key, bare)?
+    } else {
+        socket(key, &format!("{bare}:5060"))?
+    };
+    Ok(Hop { address, priority, weight })
+}
+
+fn rf(file: RfFile) -> Result<Rf, Wrong> {
+    let realm = |key: &str, text: &str| {
+        let fit = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
+        if text.is_empty() || text.len() > 255 || !text.chars().all(fit) {
+            return Err(wrong(
+                key,
+                format!("`{text}` is not a realm"),
+                "write a domain name like \"ims.mnc001.mcc001.3gppnetwork.org\"",
+            ));
+        }
+        Ok(text.to_owned())
+    };
+    let origin_realm = realm("charging.rf.origin_realm", &file.origin_realm)?;
+    let destination_realm = match &file.destination_realm {
+        Some(text) => realm("charging.rf.destination_realm", text)?,
+        None => origin_realm.clone(),
+    };
+    let cdf = file
+        .cdf
+        .iter()
+        .enumerate()
+        .map(|(place, text)| socket(&format!("charging.rf.cdf[{place}]"), text))
+        .collect::<Result<_, _>>()?;
+    if file.watchdog_s < 6 {
+        return Err(wrong(
+            "charging.rf.watchdog_s",
+            "RFC 3539 3.4.1 allows no less than 6 s",
+            "write 6 or more",
+        ));
+    }
+    let class = class(&file)?;
+    Ok(Rf {
+        enabled: file.enabled,
+        origin_realm,
+        destination_realm,
+        cdf,
+        bundled_interim_interval_s: file.bundled_interim_interval_s,
+        retry_interval_ms: file.retry_interval_ms.max(100),
+        retries_max: file.retries_max,
+        watchdog_ms: file.watchdog_s * 1_000,
+        backlog_bytes_max: file.backlog_bytes_max,
+        class,
+    })
+}
+
+fn socket(key: &str, text: &str) -> Result<SocketAddr, Wrong> {
+    let fix = "write HOST:PORT, for instance \"127.0.0.1:3868\"";
+    let error = |reason: String| wrong(key, reason, fix);
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    if !text.contains(':') {
+        return Err(error(format!("`{text}` has no port")));
+    }
+    text.to_socket_addrs()
+        .map_err(|cause| error(format!("`{text}` cannot be resolved: {cause}")))?
+        .next()
+        .ok_or_else(|| error(format!("`{text}` has no address")))
+}
+
+/// Most shards of a node: the shard number is a byte of the call token's routing.
+const SHARDS_MAX: usize = 64;
+/// Most listeners of a node.
+const LISTENERS_MAX: usize = 16;

@@ -1,0 +1,179 @@
+//! Configuration: read once from TOML into types that cannot be wrong.
+//!
+//! [`Config::load`] names the file, the key, what is wrong and what to write instead. Every
+//! default stands in `file.rs` beside the key it belongs to; `ringtoll.example.toml`
+//! documents them all.
+
+mod file;
+mod route;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use ipnet::IpNet;
+
+pub use route::{Hop, Matcher, Route};
+
+use crate::dialog::session_timer::Wanted;
+use crate::transaction::Timers;
+
+/// A whole, valid configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `[node]`.
+    pub node: Node,
+    /// `[sip]`.
+    pub sip: Sip,
+    /// `[charging.rf]`.
+    pub rf: Rf,
+    /// `[admin] listen`.
+    pub admin: Option<SocketAddr>,
+}
+
+/// `[node]`.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// Name: part of Diameter identities, metrics and paths.
+    pub name: String,
+    /// Cores, one pinned shard on each; empty = one unpinned shard.
+    pub cores: Vec<usize>,
+    /// Where the rings live; memory that survives the process (tmpfs).
+    pub state_dir: PathBuf,
+    /// Where the backlog and the bundled CDF's store live; a disk.
+    pub data_dir: PathBuf,
+    /// Longest wait for calls to end after SIGTERM, seconds.
+    pub drain_timeout_s: u64,
+}
+
+/// `[sip]`.
+#[derive(Clone, Debug)]
+pub struct Sip {
+    /// UDP addresses to listen on.
+    pub listen: Vec<SocketAddr>,
+    /// Host and port written into Via and Contact, one per listener.
+    pub advertise: Vec<String>,
+    /// The same as addresses, where they are literal: what counts as "us" in a Route.
+    pub advertise_addrs: Vec<Option<SocketAddr>>,
+    /// Known peers; empty = everybody may send.
+    pub peers: Vec<Peer>,
+    /// Route table in order.
+    pub routes: Vec<Route>,
+    /// Base timers.
+    pub timers: Timers,
+    /// Session timers.
+    pub session: Wanted,
+    /// A call is ended after this many seconds; 0 = never.
+    pub max_call_duration_s: u64,
+    /// An unanswered call is given up after this many seconds.
+    pub ring_timeout_s: u64,
+    /// Most calls per shard.
+    pub calls_max: usize,
+}
+
+/// `[[sip.peer]]`.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Name for logs and routes.
+    pub name: String,
+    /// Source networks.
+    pub allow: Vec<IpNet>,
+    /// Inside the trust domain: gets and may send P-Charging-* and P-Asserted-Identity.
+    pub trusted: bool,
+}
+
+/// `[charging.rf]`.
+#[derive(Clone, Debug)]
+pub struct Rf {
+    /// Whether calls are charged at all.
+    pub enabled: bool,
+    /// Origin-Realm of what we send.
+    pub origin_realm: String,
+    /// Destination-Realm of what we send.
+    pub destination_realm: String,
+    /// CDFs, primary first; empty = the bundled one is started.
+    pub cdf: Vec<SocketAddr>,
+    /// The interim interval of the bundled CDF, seconds.
+    pub bundled_interim_interval_s: u32,
+    /// Time until an unanswered ACR is sent again, milliseconds.
+    pub retry_interval_ms: u64,
+    /// How often it is sent again before the CDF counts as failed.
+    pub retries_max: u32,
+    /// Watchdog interval (RFC 3539), milliseconds.
+    pub watchdog_ms: u64,
+    /// Most bytes of the backlog on disk.
+    pub backlog_bytes_max: u64,
+    /// What each SIP occurrence does, and the realtime policy.
+    pub class: charging::config::ChargingClass,
+}
+
+/// What is wrong with a configuration.
+#[derive(Debug)]
+pub struct ConfigError {
+    /// The file, if there is one.
+    pub file: PathBuf,
+    /// The key, dotted.
+    pub key: String,
+    /// What is wrong with it.
+    pub reason: String,
+    /// What to write instead.
+    pub fix: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { file, key, reason, fix } = self;
+        let key = if key.is_empty() { "." } else { key };
+        write!(f, "{}: key `{key}`: {reason}\n  fix: {fix}", file.display())
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl Config {
+    /// Reads and checks a file.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|error| ConfigError {
+            file: path.to_owned(),
+            key: String::new(),
+            reason: format!("cannot be read: {error}"),
+            fix: "give the path of a readable TOML file".to_owned(),
+        })?;
+        Self::parse(&text, path)
+    }
+
+    /// Checks a text; `path` is only named in errors.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        file::parse(text).map_err(|wrong| ConfigError {
+            file: path.to_owned(),
+            key: wrong.key,
+            reason: wrong.reason,
+            fix: wrong.fix,
+        })
+    }
+
+    /// The embedded defaults: what `ringtoll run` uses without a file.
+    #[must_use]
+    pub fn embedded() -> Self {
+        file::parse("").ok().expect("the embedded defaults are valid")
+    }
+
+    /// The peer that `source` belongs to.
+    #[must_use]
+    pub fn peer_of(&self, source: SocketAddr) -> Option<usize> {
+        let ip = source.ip();
+        self.sip.peers.iter().position(|peer| peer.allow.iter().any(|net| net.contains(&ip)))
+    }
+
+    /// Whether `source` may send at all: an empty list admits everybody.
+    #[must_use]
+    pub fn admits(&self, source: SocketAddr) -> bool {
+        self.sip.peers.is_empty() || self.peer_of(source).is_some()
+    }
+
+    /// Whether `address` is inside the trust domain (RFC 3325 2.3).
+    #[must_use]
+    pub fn trusts(&self, address: SocketAddr) -> bool {
+        self.peer_of(address).is_some_and(|peer| self.sip.peers[peer].trusted)
+    }
+}

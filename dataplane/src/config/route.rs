@@ -1,0 +1,168 @@
+//! The route table: which requests go to which next hops.
+
+use std::net::SocketAddr;
+
+use crate::env::SplitMix64;
+use crate::sip::Uri;
+
+/// One `[[sip.route]]`.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// What it applies to.
+    pub matcher: Matcher,
+    /// Next hops of the group.
+    pub hops: Vec<Hop>,
+}
+
+/// One next hop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hop {
+    /// Where.
+    pub address: SocketAddr,
+    /// Lower is tried first (as in RFC 2782).
+    pub priority: u16,
+    /// Share among hops of one priority.
+    pub weight: u16,
+}
+
+/// The conditions of a route; all given ones must hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Matcher {
+    /// Method of the request.
+    pub method: Option<String>,
+    /// Host of the Request-URI.
+    pub domain: Option<String>,
+    /// Beginning of the Request-URI's user.
+    pub prefix: Option<String>,
+    /// Name of the peer that sent the request.
+    pub peer: Option<String>,
+    /// Glob over `user@host` of the Request-URI, or over the user alone when it has no `@`.
+    pub pattern: Option<String>,
+}
+
+impl Matcher {
+    /// Whether a request belongs to the route.
+    #[must_use]
+    pub fn matches(&self, method_text: &[u8], uri: &[u8], peer: &str) -> bool {
+        let parsed = Uri::parse(uri).ok();
+        let user = parsed.as_ref().and_then(|uri| uri.user).unwrap_or_default();
+        let host = parsed.as_ref().map_or(uri, |uri| uri.host);
+        self.method.as_ref().is_none_or(|wanted| wanted.as_bytes() == method_text)
+            && self.domain.as_ref().is_none_or(|d| host.eq_ignore_ascii_case(d.as_bytes()))
+            && self.prefix.as_ref().is_none_or(|prefix| user.starts_with(prefix.as_bytes()))
+            && self.peer.as_ref().is_none_or(|wanted| wanted == peer)
+            && self.pattern.as_ref().is_none_or(|pattern| {
+                let pattern = pattern.as_bytes();
+                match pattern.iter().position(|&byte| byte == b'@') {
+                    Some(at) => glob(&pattern[..at], user) && glob(&pattern[at + 1..], host),
+                    None => glob(pattern, user) || (user.is_empty() && glob(pattern, host)),
+                }
+            })
+    }
+}
+
+impl Route {
+    /// The order in which the hops are tried: by priority, within one by weighted chance.
+    /// Writes indices into `order`.
+    pub fn order(&self, rng: &mut SplitMix64, order: &mut Vec<u8>) {
+        order.clear();
+        order.extend(0..self.hops.len() as u8);
+        order.sort_by_key(|&hop| self.hops[hop as usize].priority);
+        let mut start = 0;
+        while start < order.len() {
+            let priority = self.hops[order[start] as usize].priority;
+            let end = start
+                + order[start..]
+                    .iter()
+                    .take_while(|&&hop| self.hops[hop as usize].priority == priority)
+                    .count();
+            self.draw_by_weight(rng, &mut order[start..end]);
+            start = end;
+        }
+    }
+
+    fn draw_by_weight(&self, rng: &mut SplitMix64, group: &mut [u8]) {
+        for place in 0..group.len() {
+            let weight = |hop: &u8| u64::from(self.hops[*hop as usize].weight).max(1);
+            let total: u64 = group[place..].iter().map(weight).sum();
+            let mut drawn = rng.below(total);
+            for other in place..group.len() {
+                let share = weight(&group[other]);
+                if drawn < share {
+                    group.swap(place, other);
+                    break;
+                }
+                drawn -= share;
+            }
+        }
+    }
+}
+
+// `*` stands for any run of bytes; everything else for itself, letters without case.
+fn glob(pattern: &[u8], text: &[u8]) -> bool {
+    let (mut p, mut t) = (0, 0);
+    let (mut star, mut mark) = (None, 0);
+    while t < text.len() {
+        if p < pattern.len() && pattern[p] == b'*' {
+            star = Some(p);
+            mark = t;
+            p += 1;
+        } else if p < pattern.len() && pattern[p].eq_ignore_ascii_case(&text[t]) {
+            p += 1;
+            t += 1;
+        } else if let Some(at) = star {
+            p = at + 1;
+            mark += 1;
+            t = mark;
+        } else {
+            return false;
+        }
+    }
+    pattern[p..].iter().all(|&byte| byte == b'*')
+}
+
+/// Most next hops of one route.
+pub const HOPS_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pattern(text: &str) -> Matcher {
+        Matcher { pattern: Some(text.to_owned()), ..Matcher::default() }
+    }
+
+    fn invites(matcher: &Matcher, uri: &str) -> bool {
+        matcher.matches(b"INVITE", uri.as_bytes(), "")
+    }
+
+    #[test]
+    fn a_pattern_covers_user_or_user_and_host() {
+        assert!(invites(&pattern("*"), "sip:anyone@example.com"));
+        assert!(invites(&pattern("+49*"), "sip:+4930123@example.com"));
+        assert!(!invites(&pattern("+49*"), "sip:+4330123@example.com"));
+        assert!(invites(&pattern("*@example.com"), "sip:a@EXAMPLE.com:5080"));
+        assert!(!invites(&pattern("*@example.com"), "sip:a@example.org"));
+        assert!(invites(&pattern("1*3"), "sip:1223@h"));
+    }
+
+    #[test]
+    fn hops_are_tried_by_priority_and_shared_by_weight() {
+        let hop = |port, priority, weight| Hop {
+            address: SocketAddr::from(([127, 0, 0, 1], port)),
+            priority,
+            weight,
+        };
+        let route = Route {
+            matcher: Matcher::default(),
+            hops: vec![hop(1, 2, 1), hop(2, 1, 30), hop(3, 1, 10)],
+        };
+        let (mut rng, mut order, mut first) = (SplitMix64::new(1), Vec::new(), [0; 3]);
+        for _ in 0..4_000 {
+            route.order(&mut rng, &mut order);
+            assert_eq!(order[2], 0, "the less preferred hop comes last");
+            first[order[0] as usize] += 1;
+        }
+        assert!((2_800..3_200).contains(&first[1]), "three quarters: {first:?}");
+    }
+}

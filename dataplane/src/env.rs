@@ -1,0 +1,220 @@
+//! What every protocol layer of a shard is handed: the time, the wheel, the outbox, the buffers.
+
+use std::net::SocketAddr;
+
+use charging::time::Now;
+
+use crate::counters::Counters;
+use crate::timer::wheel::{TimerHandle, Wheel};
+
+/// Shared surroundings of one shard's protocol layers, one per shard, passed down by reference.
+pub struct Env {
+    /// The time of this loop turn.
+    pub now: Now,
+    /// Milliseconds since the shard started, the wheel's scale.
+    pub now_ms: u64,
+    /// The one timer wheel of the shard.
+    pub wheel: Wheel<TimerKey>,
+    /// Datagrams waiting to be sent at the end of the turn.
+    pub out: Outbox,
+    /// Recycled message buffers.
+    pub pool: BufPool,
+    /// Seeded generator: tags, jitter, route choice.
+    pub rng: SplitMix64,
+    /// Counters of this shard.
+    pub counters: Counters,
+    start: quanta::Instant,
+}
+
+impl Env {
+    /// Surroundings that start at `now`, with every random choice drawn from `seed`.
+    #[must_use]
+    pub fn new(now: Now, seed: u64) -> Self {
+        Self {
+            now,
+            now_ms: 0,
+            wheel: Wheel::new(0),
+            out: Outbox::default(),
+            pool: BufPool::default(),
+            rng: SplitMix64::new(seed),
+            counters: Counters::default(),
+            start: now.instant,
+        }
+    }
+
+    /// Moves the time of the loop turn forward.
+    pub fn set_now(&mut self, now: Now) {
+        self.now = now;
+        self.now_ms = self.ms_of(now.instant);
+    }
+
+    /// The wheel's reading of a monotonic moment.
+    #[must_use]
+    pub fn ms_of(&self, instant: quanta::Instant) -> u64 {
+        u64::try_from(instant.duration_since(self.start).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// The monotonic moment of a wheel reading.
+    #[must_use]
+    pub fn instant_of(&self, ms: u64) -> quanta::Instant {
+        self.start + std::time::Duration::from_millis(ms)
+    }
+
+    /// Arms `key` to fire `delay_ms` from now.
+    pub fn arm(&mut self, delay_ms: u64, key: TimerKey) -> TimerHandle {
+        self.wheel.insert(self.now_ms + delay_ms, key)
+    }
+}
+
+/// What a wheel entry wakes up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimerKey {
+    /// A transaction's timer.
+    Transaction(crate::transaction::TxnId, crate::transaction::Timer),
+    /// A call's timer.
+    Call(CallKey, CallTimer),
+    /// The Diameter connections of the shard have a deadline.
+    Diameter,
+    /// Periodic housekeeping of the shard.
+    Housekeeping,
+}
+
+slotmap::new_key_type! {
+    /// A call in its shard's table; stale keys of ended calls find nothing.
+    pub struct CallKey;
+}
+
+/// Timers that belong to a call, not to one of its transactions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallTimer {
+    /// The charging state's next deadline (interim interval).
+    Charging,
+    /// Session expiry or refresh of a leg (RFC 4028); the index of the leg.
+    Session(u8),
+    /// `max_call_duration` is over.
+    MaxDuration,
+    /// Nobody answered: the set-up is given up (the proxy's Timer C, RFC 3261 16.6).
+    Ringing,
+}
+
+/// Where a datagram leaves from: the index of the listener in `[sip] listen`.
+pub type ListenerId = u8;
+
+/// The datagrams of one loop turn, kept in one buffer.
+#[derive(Default)]
+pub struct Outbox {
+    bytes: Vec<u8>,
+    datagrams: Vec<Datagram>,
+}
+
+/// One datagram in the outbox.
+#[derive(Clone, Copy, Debug)]
+pub struct Datagram {
+    /// Destination.
+    pub to: SocketAddr,
+    /// Listener whose socket sends it.
+    pub listener: ListenerId,
+    start: u32,
+    len: u32,
+}
+
+impl Outbox {
+    /// Appends a copy of `bytes`.
+    pub fn push(&mut self, to: SocketAddr, listener: ListenerId, bytes: &[u8]) {
+        let start = u32::try_from(self.bytes.len()).expect("an outbox is drained every turn");
+        self.bytes.extend_from_slice(bytes);
+        self.datagrams.push(Datagram { to, listener, start, len: bytes.len() as u32 });
+    }
+
+    /// The datagrams in the order they were pushed.
+    #[must_use]
+    pub fn datagrams(&self) -> &[Datagram] {
+        &self.datagrams
+    }
+
+    /// The payload of one of [`Outbox::datagrams`].
+    #[must_use]
+    pub fn payload(&self, datagram: &Datagram) -> &[u8] {
+        &self.bytes[datagram.start as usize..(datagram.start + datagram.len) as usize]
+    }
+
+    /// Number of waiting datagrams.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.datagrams.len()
+    }
+
+    /// Whether nothing waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.datagrams.is_empty()
+    }
+
+    /// Forgets all, keeping the memory.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.datagrams.clear();
+    }
+}
+
+/// Byte buffers that go round instead of being allocated for every message.
+#[derive(Default)]
+pub struct BufPool {
+    free: Vec<Vec<u8>>,
+}
+
+impl BufPool {
+    /// An empty buffer, recycled if one is at hand.
+    pub fn take(&mut self) -> Vec<u8> {
+        self.free.pop().unwrap_or_else(|| Vec::with_capacity(BUF_CAPACITY))
+    }
+
+    /// A recycled buffer holding a copy of `bytes`.
+    pub fn copy_of(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let mut buf = self.take();
+        buf.extend_from_slice(bytes);
+        buf
+    }
+
+    /// Gives a buffer back. Outgrown ones are dropped so that one huge message is not kept.
+    pub fn give(&mut self, mut buf: Vec<u8>) {
+        if buf.capacity() == 0 || buf.capacity() > BUF_KEPT_MAX || self.free.len() >= POOL_MAX {
+            return;
+        }
+        buf.clear();
+        self.free.push(buf);
+    }
+}
+
+/// First capacity of a message buffer, bytes: an INVITE with SDP of a plain phone fits.
+const BUF_CAPACITY: usize = 1_024;
+/// Largest buffer kept for reuse, bytes.
+const BUF_KEPT_MAX: usize = 8 * 1_024;
+/// Most buffers kept: 32 s (Timer J) of 4,000 transactions per second.
+const POOL_MAX: usize = 128 * 1_024;
+
+/// SplitMix64 (Steele, Lea, Flood 2014): one word of state, enough for tags and jitter.
+#[derive(Clone, Debug)]
+pub struct SplitMix64(u64);
+
+impl SplitMix64 {
+    /// A generator that repeats itself for the same seed.
+    #[must_use]
+    pub const fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// The next 64 bits.
+    pub const fn next_u64(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    /// A number in `0..bound`; 0 when `bound` is 0.
+    pub const fn below(&mut self, bound: u64) -> u64 {
+        ((self.next_u64() as u128 * bound as u128) >> 64) as u64
+    }
+}
