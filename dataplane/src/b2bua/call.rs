@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use charging::time::UnixMillis;
 
 use super::call_state::{CallState, Phase};
-use crate::dialog::Dialog;
+use crate::dialog::{Dialog, Text};
 use crate::env::ListenerId;
 use crate::timer::wheel::TimerHandle;
 use crate::transaction::TxnId;
@@ -126,6 +126,10 @@ pub struct SetUp {
     pub hops: Vec<(SocketAddr, ListenerId)>,
     /// Early dialogs of the callee's side, by fork number.
     pub forks: Vec<Dialog>,
+    /// Our tag towards the caller in each of them.
+    pub fork_tags: Vec<Text>,
+    /// The INVITE that a CANCEL was sent for.
+    pub cancelled: Option<TxnId>,
     /// A CANCEL is to be sent as soon as the callee's side answers provisionally.
     pub cancel_pending: bool,
     /// The caller got its final answer; what the callee's side still says is only cleaned up.
@@ -181,9 +185,11 @@ impl SetUp {
         let invite = std::mem::take(&mut self.invite);
         self.hops.clear();
         self.forks.clear();
+        self.fork_tags.clear();
+        let fork_tags = std::mem::take(&mut self.fork_tags);
         let hops = std::mem::take(&mut self.hops);
         let forks = std::mem::take(&mut self.forks);
-        *self = Self { hops, forks, ..Self::default() };
+        *self = Self { hops, forks, fork_tags, ..Self::default() };
         invite
     }
 }

@@ -1,6 +1,6 @@
 //! Requests inside the call's dialogs: ACK, and everything that is relayed to the other leg.
 
-use charging::trigger::EndCause;
+use charging::trigger::CauseCode;
 
 use super::bridge;
 use super::call::BridgedInvite;
@@ -8,7 +8,7 @@ use super::call_state::Phase;
 use super::{B2bua, Origin, Role, Side, User, is_dialog_method};
 use crate::compose;
 use crate::dialog::session_timer::{self, Asked};
-use crate::dialog::{Dialog, Text};
+use crate::dialog::Dialog;
 use crate::env::{CallKey, Env};
 use crate::sip::{HeaderId, Message, Method, write};
 use crate::transaction::{ServerKey, TxnId};
@@ -295,7 +295,7 @@ impl B2bua {
             self.relay_response(env, key, server, to, response);
         }
         if status >= 200 {
-            self.after_relayed(env, user, method, status, response);
+            self.after_relayed(env, id, user, response);
         }
     }
 
@@ -353,12 +353,12 @@ impl B2bua {
     fn after_relayed(
         &mut self,
         env: &mut Env,
+        id: TxnId,
         user: User,
-        method: Method,
-        status: u16,
         response: &Message<'_>,
     ) {
         let key = user.call;
+        let (method, status) = (response.cseq().1, response.status());
         if method == Method::Invite && status >= 300 {
             self.calls[key].invites[user.side.other().index()] = None;
         }
@@ -366,13 +366,13 @@ impl B2bua {
             return;
         }
         if matches!(method, Method::Invite | Method::Update) {
-            let verdict = self.trigger_media(env, user, response);
+            let verdict = self.trigger_media(env, id, user, response);
             self.obey(env, key, verdict);
         }
         // RFC 3261 12.2.1.2: the peer no longer knows the dialog.
         let gone = status == 481 || (status == 408 && method != Method::Info);
         if gone && self.calls[key].is_up() {
-            self.end_call(env, key, EndCause::Failure(status));
+            self.end_call(env, key, CauseCode(i32::from(status)));
         }
         self.touch(key);
     }
@@ -385,7 +385,7 @@ impl B2bua {
         let Some(call) = self.calls.get_mut(user.call) else { return };
         call.invites[user.side.other().index()] = None;
         if call.is_up() {
-            self.end_call(env, user.call, EndCause::Failure(408));
+            self.end_call(env, user.call, CauseCode(408));
         }
     }
 
@@ -514,6 +514,3 @@ pub(super) fn write_session_expires(
 /// Longest SDP kept for a refresh by re-INVITE, bytes; with a longer one the session is only
 /// refreshed by its peer.
 const SDP_KEPT_MAX: usize = 4 * 1_024;
-
-#[allow(unused_imports)]
-use Text as _;

@@ -41,7 +41,7 @@ use crate::compose;
 use crate::config::Config;
 use crate::dialog::{Dialog, SessionTimer, Texts};
 use crate::env::{CallKey, Env, ListenerId};
-use crate::sip::{HeaderId, Index, Message, Method, TOKEN_LEN, Token, TokenKey, write};
+use crate::sip::{Index, Message, Method, TOKEN_BYTES as TOKEN_LEN, Token, TokenKey, write};
 use crate::transaction::{
     Layer, MatchedRequest, ServerKey, TxnId, TxnLimits, read_id, write_head, write_id,
 };
@@ -393,6 +393,14 @@ impl B2bua {
         tag
     }
 
+    fn fork_tags(&self, id: u128) -> [[u8; TAG_LEN]; call::FORKS_MAX] {
+        let mut tags = [self.tag(id, Side::Originating, 0); call::FORKS_MAX];
+        for (fork, tag) in tags.iter_mut().enumerate() {
+            tag[TOKEN_LEN + 1] = b'0' + fork as u8;
+        }
+        tags
+    }
+
     fn find(&self, tag: &[u8]) -> Option<(CallKey, Side, u8)> {
         let token = self.open_token(tag)?;
         let key = *self.by_id.get(&id_of(&token))?;
@@ -411,6 +419,27 @@ impl B2bua {
         out.push(b'.');
         write_id(out, id);
         out.extend_from_slice(b";rport\r\n");
+    }
+
+    // The branch of an ACK to a 2xx: of its own, and nothing answers to it.
+    fn write_ack_via(&self, out: &mut Vec<u8>, call: u128, id: TxnId, listener: ListenerId) {
+        out.extend_from_slice(b"Via: SIP/2.0/UDP ");
+        out.extend_from_slice(self.host(listener));
+        out.extend_from_slice(b";branch=");
+        out.extend_from_slice(COOKIE);
+        out.extend_from_slice(&self.token_text(call));
+        out.extend_from_slice(b".ack");
+        write_id(out, id);
+        out.extend_from_slice(b";rport\r\n");
+    }
+
+    fn write_own_contact(&self, out: &mut Vec<u8>, call: u128, side: Side, listener: ListenerId) {
+        out.extend_from_slice(b"Contact: <sip:");
+        out.extend_from_slice(&self.token_text(call));
+        out.push(b'a' + side as u8);
+        out.push(b'@');
+        out.extend_from_slice(self.host(listener));
+        out.extend_from_slice(b">\r\n");
     }
 
     fn write_contact(
@@ -556,6 +585,3 @@ const COOKIE: &[u8] = b"z9hG4bK";
 const TAG_LEN: usize = TOKEN_LEN + 2;
 /// Ended calls kept for their memory.
 const SPARE_MAX: usize = 16 * 1_024;
-
-#[allow(unused_imports)]
-use HeaderId as _;

@@ -1,6 +1,6 @@
 //! Setting a call up: the INVITE in, the INVITE out, and everything until the 2xx or the failure.
 
-use charging::ctf::Verdict;
+use charging::trigger::Verdict;
 
 use super::bridge::{self, Crossing};
 use super::call::{BridgedInvite, FORKS_MAX, RINGING};
@@ -283,6 +283,8 @@ impl B2bua {
     // The early dialog that a response belongs to, opened if it is new (RFC 3261 13.2.2.4).
     // `None` when there are too many.
     fn fork_of(&mut self, key: CallKey, response: &Message<'_>, origin: Origin) -> Option<u8> {
+        let id = self.calls[key].state.id;
+        let tags = self.fork_tags(id);
         let call = &mut self.calls[key];
         let tag = response.to_tag().unwrap_or_default();
         let texts = &mut call.state.texts;
@@ -292,8 +294,11 @@ impl B2bua {
             Some(place) => place,
             None if forks.len() >= FORKS_MAX || texts.len() > TEXTS_MAX => return None,
             None => {
+                let place = forks.len();
+                let shown = texts.add(&tags[place]);
+                call.set_up.fork_tags.push(shown);
                 forks.push(call.state.legs[1].clone());
-                forks.len() - 1
+                place
             }
         };
         let fresh = known.is_none();

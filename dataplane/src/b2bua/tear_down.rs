@@ -1,7 +1,6 @@
 //! Ending calls: BYE, CANCEL, and the endings we decide ourselves.
 
-use charging::ctf::Verdict;
-use charging::trigger::EndCause;
+use charging::trigger::{CauseCode, Verdict};
 
 use super::bridge;
 use super::call_state::Phase;
@@ -9,7 +8,7 @@ use super::{B2bua, Origin, Role, Side, User};
 use crate::compose;
 use crate::dialog::Dialog;
 use crate::env::{CallKey, Env};
-use crate::sip::{HeaderId, Message, Method, NameAddr, parse, write};
+use crate::sip::{HeaderId, Message, Method, parse, write};
 use crate::transaction::{ServerKey, TxnId};
 
 impl B2bua {
@@ -66,15 +65,15 @@ impl B2bua {
     }
 
     /// Ends an answered call from our side: BYE on both legs, and the closing record.
-    pub(super) fn end_call(&mut self, env: &mut Env, call: CallKey, cause: EndCause) {
+    pub(super) fn end_call(&mut self, env: &mut Env, call: CallKey, cause: CauseCode) {
         if !self.calls[call].is_up() {
             return;
         }
         for side in [Side::Originating, Side::Terminating] {
             self.send_bye(env, call, side, |out, _| {
-                if let Some(code) = cause.sip_code() {
+                if (400..700).contains(&cause.0) {
                     out.extend_from_slice(b"Reason: SIP;cause=");
-                    write::number(out, u64::from(code));
+                    write::number(out, cause.0.unsigned_abs().into());
                     out.extend_from_slice(b"\r\n");
                 }
                 compose::end_without_body(out);
@@ -173,12 +172,16 @@ impl B2bua {
         let reasons = reasons_of(cancel);
         match user.role {
             Role::InviteServer => {
-                let client = self.calls[user.call].set_up.client.take();
-                if let Some(client) = client {
+                if let Some(client) = self.calls[user.call].set_up.client {
                     self.cancel_client(env, user.call, client, &reasons.list());
-                    self.calls[user.call].set_up.client = Some(client);
                 }
-                self.cancel_set_up(env, user.call, &reasons.list());
+                self.fail_set_up(
+                    env,
+                    user.call,
+                    487,
+                    b"Request Terminated",
+                    &reasons.list(),
+                );
             }
             Role::Relay => {
                 self.answer_empty(env, invite, 487, b"Request Terminated");
@@ -312,8 +315,8 @@ impl B2bua {
         // The callee's side has not got its ACK either.
         self.pass_ack(env, user.call, user.side, None);
         let cause = match self.calls[user.call].state.phase {
-            Phase::Answered => EndCause::SetUpUnsuccessful,
-            _ => EndCause::Failure(408),
+            Phase::Answered => CauseCode::UNSUCCESSFUL_SETUP,
+            _ => CauseCode(408),
         };
         self.end_call(env, user.call, cause);
     }
@@ -361,20 +364,4 @@ pub(super) fn reasons_of<'a>(request: &Message<'a>) -> Reasons<'a> {
     reasons
 }
 
-/// The SIP cause of a Reason list, if it states an error.
-pub(super) fn sip_cause(reasons: &[&[u8]]) -> Option<u16> {
-    reasons.iter().find_map(|reason| {
-        let (protocol, params) = reason.split_at(reason.iter().position(|&b| b == b';')?);
-        if !protocol.trim_ascii().eq_ignore_ascii_case(b"SIP") {
-            return None;
-        }
-        let cause = crate::sip::param(params, b"cause").flatten()?;
-        let code: u16 = std::str::from_utf8(cause).ok()?.trim().parse().ok()?;
-        (400..700).contains(&code).then_some(code)
-    })
-}
-
 const REASONS_MAX: usize = 4;
-
-#[allow(unused_imports)]
-use NameAddr as _;

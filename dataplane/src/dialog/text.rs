@@ -78,6 +78,11 @@ impl Texts {
         }
     }
 
+    /// Forgets what was added since the buffer had `len` bytes.
+    pub fn truncate(&mut self, len: usize) {
+        self.bytes.truncate(len);
+    }
+
     /// Bytes in use, those of replaced strings included.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -70,6 +70,8 @@ struct Transaction<U> {
     record_route: (u16, u16),
     cseq: u32,
     to_has_tag: bool,
+    // The CANCEL of an INVITE, whose answer carries the INVITE's branch.
+    cancel: Option<TxnId>,
     key: Option<ServerKey>,
     source: Option<ServerKey>,
     armed: [Option<TimerHandle>; 2],
@@ -199,6 +201,7 @@ impl<U: Copy> Layer<U> {
             record_route: written.record_route,
             cseq: request.cseq().0,
             to_has_tag: request.to_tag().is_some(),
+            cancel: None,
             key: Some(key),
             source,
             armed: [None; 2],
@@ -234,6 +237,7 @@ impl<U: Copy> Layer<U> {
             record_route: (0, 0),
             cseq: 0,
             to_has_tag: false,
+            cancel: None,
             key: None,
             source: None,
             armed: [None; 2],
@@ -253,11 +257,29 @@ impl<U: Copy> Layer<U> {
         self.run(env, id, acts, None);
     }
 
+    /// Sends the CANCEL of `invite` in a transaction opened before.
+    pub fn start_cancel(
+        &mut self,
+        env: &mut Env,
+        invite: TxnId,
+        id: TxnId,
+        cseq: u32,
+        request: Vec<u8>,
+    ) {
+        if let Some(txn) = self.table.get_mut(invite) {
+            txn.cancel = Some(id);
+        }
+        self.start_client(env, id, cseq, request);
+    }
+
     /// Takes a response whose branch names `id`. Tells whether the user must see it.
     pub fn on_response(&mut self, env: &mut Env, id: TxnId, response: &Message<'_>) -> Option<U> {
         let txn = self.table.get(id)?;
         let ours = matches!(txn.machine, Machine::ClientInvite(_) | Machine::Client(_));
         let (cseq, method) = response.cseq();
+        if let (Method::Cancel, Method::Invite, Some(cancel)) = (method, txn.method, txn.cancel) {
+            return self.on_response(env, cancel, response);
+        }
         if !ours || cseq != txn.cseq || method != txn.method {
             return None;
         }
