@@ -2,4 +2,5 @@
 #![forbid(unsafe_code)]
 
 pub mod diameter;
+pub mod random;
 pub mod time;
