@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use crate::sip::{HeaderId, Params, Via, write};
 
 /// Appends From or To: the address as it was kept, then the tag if there is one.
-pub fn tagged(out: &mut Vec<u8>, id: HeaderId, address: &[u8], tag: &[u8]) {
+pub(crate) fn tagged(out: &mut Vec<u8>, id: HeaderId, address: &[u8], tag: &[u8]) {
     out.extend_from_slice(id.name().as_bytes());
     out.extend_from_slice(b": ");
     out.extend_from_slice(address);
@@ -18,7 +18,7 @@ pub fn tagged(out: &mut Vec<u8>, id: HeaderId, address: &[u8], tag: &[u8]) {
 
 /// Appends the topmost Via of a response: as received, with `received` and `rport` telling the
 /// request's true source (RFC 3261 18.2.1, RFC 3581 4).
-pub fn received_via(out: &mut Vec<u8>, value: &[u8], source: SocketAddr) {
+pub(crate) fn received_via(out: &mut Vec<u8>, value: &[u8], source: SocketAddr) {
     let Ok(via) = Via::parse(value) else {
         write::header(out, HeaderId::Via, value);
         return;
@@ -55,7 +55,7 @@ pub fn received_via(out: &mut Vec<u8>, value: &[u8], source: SocketAddr) {
 }
 
 /// Appends `;name[=value]`.
-pub fn parameter(out: &mut Vec<u8>, name: &[u8], value: Option<&[u8]>) {
+pub(crate) fn parameter(out: &mut Vec<u8>, name: &[u8], value: Option<&[u8]>) {
     out.push(b';');
     out.extend_from_slice(name);
     if let Some(value) = value {
@@ -65,19 +65,19 @@ pub fn parameter(out: &mut Vec<u8>, name: &[u8], value: Option<&[u8]>) {
 }
 
 /// Ends a message that has a body, perhaps an empty one.
-pub fn end_with_body(out: &mut Vec<u8>, body: &[u8]) {
+pub(crate) fn end_with_body(out: &mut Vec<u8>, body: &[u8]) {
     write::header_number(out, HeaderId::ContentLength, body.len() as u64);
     out.extend_from_slice(b"\r\n");
     out.extend_from_slice(body);
 }
 
 /// Ends a message that has none.
-pub fn end_without_body(out: &mut Vec<u8>) {
+pub(crate) fn end_without_body(out: &mut Vec<u8>) {
     out.extend_from_slice(b"Content-Length: 0\r\n\r\n");
 }
 
 /// Appends `value` in lower-case hexadecimal, without leading zeros.
-pub fn hex(out: &mut Vec<u8>, value: u64) {
+pub(crate) fn hex(out: &mut Vec<u8>, value: u64) {
     let digits = (64 - value.leading_zeros()).div_ceil(4).max(1);
     for place in (0..digits).rev() {
         let digit = (value >> (place * 4)) & 15;
@@ -87,7 +87,7 @@ pub fn hex(out: &mut Vec<u8>, value: u64) {
 
 /// Reads what [`hex`] wrote.
 #[must_use]
-pub fn read_hex(text: &[u8]) -> Option<u64> {
+pub(crate) fn read_hex(text: &[u8]) -> Option<u64> {
     if text.is_empty() || text.len() > 16 {
         return None;
     }
@@ -103,7 +103,7 @@ pub fn read_hex(text: &[u8]) -> Option<u64> {
 
 /// Splits a header value at its first comma that stands outside quotes and angle brackets.
 #[must_use]
-pub fn split_comma(text: &[u8]) -> (&[u8], &[u8]) {
+pub(crate) fn split_comma(text: &[u8]) -> (&[u8], &[u8]) {
     let (mut quoted, mut escaped, mut bracket) = (false, false, false);
     for (at, &byte) in text.iter().enumerate() {
         match byte {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use charging::time::Now;
 
 use crate::counters::Counters;
-use crate::timer::wheel::{TimerHandle, Wheel};
+use crate::timer::{TimerHandle, Wheel};
 
 /// Shared surroundings of one shard's protocol layers, one per shard, passed down by reference.
 pub struct Env {
@@ -73,10 +73,6 @@ pub enum TimerKey {
     Transaction(crate::transaction::TxnId, crate::transaction::Timer),
     /// A call's timer.
     Call(CallKey, CallTimer),
-    /// The Diameter connections of the shard have a deadline.
-    Diameter,
-    /// Periodic housekeeping of the shard.
-    Housekeeping,
 }
 
 slotmap::new_key_type! {

@@ -12,6 +12,7 @@ pub mod config;
 pub mod counters;
 pub mod dialog;
 pub mod env;
+pub mod shard;
 pub mod sip;
 pub mod timer;
 pub mod transaction;

@@ -8,17 +8,17 @@ use crate::sip::{HeaderId, Message, NameAddr, Params, write};
 
 /// Which way and where a message goes.
 #[derive(Clone, Copy, Debug)]
-pub struct Crossing {
+pub(super) struct Crossing {
     /// The receiving side is inside the trust domain.
-    pub to_trusted: bool,
+    pub(super) to_trusted: bool,
     /// The sending side is inside the trust domain, or no domain is configured.
-    pub from_trusted: bool,
+    pub(super) from_trusted: bool,
     /// Contact of the message passes (redirections, messages outside dialogs).
-    pub contact: bool,
+    pub(super) contact: bool,
 }
 
 /// Copies every field that crosses.
-pub fn copy_end_to_end(out: &mut Vec<u8>, message: &Message<'_>, crossing: Crossing) {
+pub(super) fn copy_end_to_end(out: &mut Vec<u8>, message: &Message<'_>, crossing: Crossing) {
     // RFC 3325 9.1: with Privacy `id` the asserted identity stays inside the trust domain.
     let hides = !crossing.to_trusted && message.has_token(HeaderId::Privacy, b"id");
     let asserted = crossing.from_trusted && !hides;
@@ -49,7 +49,7 @@ pub fn copy_end_to_end(out: &mut Vec<u8>, message: &Message<'_>, crossing: Cross
 }
 
 /// Writes Supported: what the sender supports, of what we can carry, and our own extensions.
-pub fn supported(out: &mut Vec<u8>, message: &Message<'_>, timer: bool) {
+pub(super) fn supported(out: &mut Vec<u8>, message: &Message<'_>, timer: bool) {
     let start = out.len();
     out.extend_from_slice(b"Supported: ");
     let before = out.len();
@@ -71,7 +71,7 @@ pub fn supported(out: &mut Vec<u8>, message: &Message<'_>, timer: bool) {
 }
 
 /// Writes Require: what the sender requires, less what we settle on each leg by ourselves.
-pub fn require(out: &mut Vec<u8>, message: &Message<'_>, timer: bool) {
+pub(super) fn require(out: &mut Vec<u8>, message: &Message<'_>, timer: bool) {
     let start = out.len();
     out.extend_from_slice(b"Require: ");
     let before = out.len();
@@ -94,7 +94,7 @@ pub fn require(out: &mut Vec<u8>, message: &Message<'_>, timer: bool) {
 
 /// Writes the option tags of Require that we cannot carry into an Unsupported field. False if
 /// there are none.
-pub fn unsupported(out: &mut Vec<u8>, request: &Message<'_>) -> bool {
+pub(super) fn unsupported(out: &mut Vec<u8>, request: &Message<'_>) -> bool {
     let start = out.len();
     out.extend_from_slice(b"Unsupported: ");
     let before = out.len();
@@ -114,7 +114,7 @@ pub fn unsupported(out: &mut Vec<u8>, request: &Message<'_>) -> bool {
 
 /// Whether every option tag that the request requires is one we can carry.
 #[must_use]
-pub fn requires_only_known(request: &Message<'_>) -> bool {
+pub(super) fn requires_only_known(request: &Message<'_>) -> bool {
     request
         .values(HeaderId::Require)
         .chain(request.values(HeaderId::ProxyRequire))
@@ -123,7 +123,7 @@ pub fn requires_only_known(request: &Message<'_>) -> bool {
 
 /// Writes our Contact, with the feature parameters of the sender's (RFC 3840), which the other
 /// side may need; addresses and GRUUs of the sender stay behind.
-pub fn contact(out: &mut Vec<u8>, message: &Message<'_>, user: &[u8], host: &[u8]) {
+pub(super) fn contact(out: &mut Vec<u8>, message: &Message<'_>, user: &[u8], host: &[u8]) {
     out.extend_from_slice(b"Contact: <sip:");
     out.extend_from_slice(user);
     out.push(b'@');
@@ -143,7 +143,7 @@ pub fn contact(out: &mut Vec<u8>, message: &Message<'_>, user: &[u8], host: &[u8
 }
 
 /// Writes RAck for the leg where the reliable response had INVITE CSeq `cseq`.
-pub fn rack(out: &mut Vec<u8>, message: &Message<'_>, cseq: u32) {
+pub(super) fn rack(out: &mut Vec<u8>, message: &Message<'_>, cseq: u32) {
     let Some(value) = message.header(HeaderId::RAck) else { return };
     let rseq = value.split(|byte| byte.is_ascii_whitespace()).next().unwrap_or_default();
     out.extend_from_slice(b"RAck: ");
@@ -155,7 +155,7 @@ pub fn rack(out: &mut Vec<u8>, message: &Message<'_>, cseq: u32) {
 
 /// Whether a message's body is SDP.
 #[must_use]
-pub fn sdp_of<'a>(message: &Message<'a>) -> Option<&'a [u8]> {
+pub(super) fn sdp_of<'a>(message: &Message<'a>) -> Option<&'a [u8]> {
     let body = message.body();
     if body.is_empty() {
         return None;

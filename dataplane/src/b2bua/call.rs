@@ -7,7 +7,7 @@ use charging::time::UnixMillis;
 use super::call_state::{CallState, Phase};
 use crate::dialog::{Dialog, Text};
 use crate::env::ListenerId;
-use crate::timer::wheel::TimerHandle;
+use crate::timer::TimerHandle;
 use crate::transaction::TxnId;
 
 /// One side of the call.
@@ -97,18 +97,20 @@ pub struct Call {
     pub dirty: bool,
     /// The call waits in the list of those to settle at the end of the turn.
     pub listed: bool,
+    /// Records of the call wait in the backlog: later ones go behind them.
+    pub has_stored_records: bool,
     /// The call was committed to the ring at least once.
     pub stored: bool,
 }
 
 /// Index of the charging deadline in [`Call::timers`].
-pub const CHARGING: usize = 0;
+pub(super) const CHARGING: usize = 0;
 /// Index of leg 0's session timer; leg 1's follows.
-pub const SESSION: usize = 1;
+pub(super) const SESSION: usize = 1;
 /// Index of the longest duration.
-pub const DURATION: usize = 3;
+pub(super) const DURATION: usize = 3;
 /// Index of the ringing time-out.
-pub const RINGING: usize = 4;
+pub(super) const RINGING: usize = 4;
 const TIMERS: usize = 5;
 
 /// What is only known while the call is being set up.
@@ -195,4 +197,4 @@ impl SetUp {
 }
 
 /// Most early dialogs of one INVITE; further forks are not shown to the caller.
-pub const FORKS_MAX: usize = 8;
+pub(super) const FORKS_MAX: usize = 8;

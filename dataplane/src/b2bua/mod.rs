@@ -29,8 +29,10 @@ mod triggers;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use charging::ctf::Ctf;
+use charging::ctf::{Ctf, CtfCounters, FailureAction, Storage};
+use charging::diameter::routing::AnswerSummary;
 use charging::time::UnixMillis;
+use charging::trigger::Verdict;
 use hashbrown::HashMap;
 use slotmap::SlotMap;
 
@@ -322,6 +324,98 @@ impl B2bua {
         Some((id, stored))
     }
 
+    /// Takes a call up again whose state was found after a restart of this node.
+    pub fn resume(&mut self, env: &mut Env, mut state: CallState) {
+        let id = state.id;
+        self.ctf.adopt(env.now, &mut state.charging, ADOPTED_SPREAD_MS);
+        if state.phase == Phase::Answered {
+            // The ACK may have come while nobody listened; its lack ends nothing any more.
+            state.phase = Phase::Confirmed;
+        }
+        let peer = Origin { from: state.legs[0].peer, listener: state.legs[0].listener };
+        let key = self.open_call(state.phase, peer, state.begun);
+        let fresh = self.calls[key].state.id;
+        self.by_id.remove(&fresh);
+        self.by_id.insert(id, key);
+        let call = &mut self.calls[key];
+        call.state = state;
+        call.stored = true;
+        self.arm_established(env, key);
+        self.touch(key);
+    }
+
+    /// The pending record was handed to a connection.
+    pub fn on_record_sent(&mut self, key: CallKey) {
+        if let Some(call) = self.calls.get_mut(key) {
+            call.state.charging.on_sent();
+        }
+    }
+
+    /// The CDF answered the pending record.
+    pub fn on_record_answered(&mut self, env: &mut Env, key: CallKey, answer: &AnswerSummary) {
+        let Some(call) = self.calls.get_mut(key) else { return };
+        env.counters.acr_acknowledged += u64::from(answer.result_code / 1_000 == 2);
+        let verdict = self.ctf.on_answer(env.now, &mut call.state.charging, answer);
+        self.obey(env, key, verdict);
+        self.touch(key);
+    }
+
+    /// The pending record could not be delivered.
+    pub fn on_record_failed(
+        &mut self,
+        env: &mut Env,
+        key: CallKey,
+        storage: Storage,
+        record: &mut Vec<u8>,
+    ) -> FailureAction {
+        match self.calls.get_mut(key) {
+            Some(call) => {
+                self.ctf.on_send_failure(env.now, &mut call.state.charging, storage, record)
+            }
+            None => FailureAction::Nothing,
+        }
+    }
+
+    /// A record of the call went into the backlog.
+    pub fn mark_stored_records(&mut self, key: CallKey) {
+        if let Some(call) = self.calls.get_mut(key) {
+            call.has_stored_records = true;
+            call.dirty = true;
+        }
+    }
+
+    /// Does what charging decided outside of a SIP event.
+    pub fn obey_charging(&mut self, env: &mut Env, key: CallKey, verdict: Verdict) {
+        if self.calls.contains_key(key) {
+            self.obey(env, key, verdict);
+        }
+    }
+
+    /// Puts the call on the list of those to settle.
+    pub fn touch_call(&mut self, key: CallKey) {
+        self.touch(key);
+    }
+
+    /// Answers a request that could not be read in full.
+    pub fn answer_malformed(
+        &mut self,
+        env: &mut Env,
+        request: &Message<'_>,
+        origin: Origin,
+        status: u16,
+        reason: &str,
+    ) {
+        if request.method() != Method::Ack && self.config.admits(origin.from) {
+            self.refuse(env, request, origin, status, reason.as_bytes(), b"");
+        }
+    }
+
+    /// What the charging trigger function counted.
+    #[must_use]
+    pub fn ctf_counters(&self) -> CtfCounters {
+        self.ctf.counters
+    }
+
     // ---- small things the other files of this module use
 
     fn touch(&mut self, key: CallKey) {
@@ -368,6 +462,7 @@ impl B2bua {
             charging_due: None,
             dirty: false,
             listed: false,
+            has_stored_records: false,
             stored: false,
         });
         self.by_id.insert(id, key);
@@ -583,5 +678,7 @@ SUBSCRIBE, MESSAGE, PUBLISH, REGISTER";
 const COOKIE: &[u8] = b"z9hG4bK";
 /// Length of our tags: token, leg, fork.
 const TAG_LEN: usize = TOKEN_LEN + 2;
+/// Overdue interims of resumed calls are spread over this time, milliseconds.
+const ADOPTED_SPREAD_MS: u64 = 1_500;
 /// Ended calls kept for their memory.
 const SPARE_MAX: usize = 16 * 1_024;

@@ -6,6 +6,8 @@ use serde::Deserialize;
 
 use super::route::HOPS_MAX;
 use super::{Config, Hop, Matcher, Node, Peer, Rf, Route, Sip};
+use charging::config::{ChargingClass, RealtimePolicy, TriggerRows};
+
 use crate::dialog::session_timer::Wanted;
 use crate::transaction::Timers;
 
@@ -488,3 +490,57 @@ fn socket(key: &str, text: &str) -> Result<SocketAddr, Wrong> {
 const SHARDS_MAX: usize = 64;
 /// Most listeners of a node.
 const LISTENERS_MAX: usize = 16;
+
+fn class(file: &RfFile) -> Result<ChargingClass, Wrong> {
+    let realtime = match file.realtime.as_str() {
+        "deliver-and-grant" => RealtimePolicy::DeliverAndGrant,
+        "grant-and-store" => RealtimePolicy::GrantAndStore,
+        "grant-and-lose" => RealtimePolicy::GrantAndLose,
+        other => {
+            return Err(wrong(
+                "charging.rf.realtime",
+                format!("`{other}` is no policy"),
+                "write \"deliver-and-grant\", \"grant-and-store\" or \"grant-and-lose\"",
+            ));
+        }
+    };
+    let mut class = ChargingClass {
+        offline: file.enabled,
+        realtime,
+        proposed_interim_interval_s: file.propose_interim_interval_s,
+        ..ChargingClass::default()
+    };
+    for (name, on) in &file.triggers {
+        let Some((_, row)) = ROWS.iter().find(|(known, _)| known == name) else {
+            let names: Vec<_> = ROWS.iter().map(|(known, _)| *known).collect();
+            return Err(wrong(
+                format!("charging.rf.triggers.{name}"),
+                "there is no such occurrence",
+                format!("use one of: {}", names.join(", ")),
+            ));
+        };
+        *row(&mut class.rows) = *on;
+    }
+    Ok(class)
+}
+
+type Row = (&'static str, fn(&mut TriggerRows) -> &mut bool);
+
+/// The switches of `[charging.rf.triggers]`, named as the rows of the trigger table.
+const ROWS: [Row; 15] = [
+    ("session", |rows| &mut rows.session),
+    ("interim_on_ack_answer", |rows| &mut rows.interim_on_ack_answer),
+    ("interim_on_media_change", |rows| &mut rows.interim_on_media_change),
+    ("interim_on_media_change_failure", |rows| &mut rows.interim_on_media_change_failure),
+    ("interim_on_interval", |rows| &mut rows.interim_on_interval),
+    ("interim_on_access_network_change", |rows| &mut rows.interim_on_access_network_change),
+    ("interim_on_tariff", |rows| &mut rows.interim_on_tariff),
+    ("stop_at_bye_answer", |rows| &mut rows.stop_at_bye_answer),
+    ("event_on_redirect", |rows| &mut rows.event_on_redirect),
+    ("event_on_failure", |rows| &mut rows.event_on_failure),
+    ("event_on_challenge", |rows| &mut rows.event_on_challenge),
+    ("event_on_cancel", |rows| &mut rows.event_on_cancel),
+    ("event_on_internal_failure", |rows| &mut rows.event_on_internal_failure),
+    ("event_on_one_shot", |rows| &mut rows.event_on_one_shot),
+    ("event_on_one_shot_failure", |rows| &mut rows.event_on_one_shot_failure),
+];

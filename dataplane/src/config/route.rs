@@ -122,7 +122,7 @@ fn glob(pattern: &[u8], text: &[u8]) -> bool {
 }
 
 /// Most next hops of one route.
-pub const HOPS_MAX: usize = 64;
+pub(super) const HOPS_MAX: usize = 64;
 
 #[cfg(test)]
 mod tests {

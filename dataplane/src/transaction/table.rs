@@ -9,7 +9,7 @@ use super::{Act, Event, ServerKey, Timer, client, client_invite, key, server, se
 use crate::compose;
 use crate::env::{Env, ListenerId, TimerKey};
 use crate::sip::{HeaderId, Index, Message, Method, parse, write};
-use crate::timer::wheel::TimerHandle;
+use crate::timer::TimerHandle;
 
 slotmap::new_key_type! {
     /// A transaction in its shard's table; stale ids find nothing.

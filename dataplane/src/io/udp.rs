@@ -1,0 +1,81 @@
+//! The UDP sockets of a node: one per listener and shard, steered, read and written in batches.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, RawFd};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::sys::{self, BATCH, Sender};
+use crate::counters::Counters;
+use crate::env::Outbox;
+
+/// Opens the sockets of one listener, one per shard, and steers datagrams evenly over them.
+pub(super) fn open_group(address: SocketAddr, shards: usize) -> io::Result<Vec<Socket>> {
+    refuse_if_taken(address)?;
+    let sockets = (0..shards).map(|_| open(address)).collect::<io::Result<Vec<_>>>()?;
+    if shards > 1 {
+        sys::steer_evenly(&sockets[0], shards as u32)?;
+    }
+    Ok(sockets)
+}
+
+// SO_REUSEPORT would share the port silently with another node that runs already.
+fn refuse_if_taken(address: SocketAddr) -> io::Result<()> {
+    std::net::UdpSocket::bind(address).map(drop)
+}
+
+fn open(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    // The kernel's default holds a few milliseconds of load: overload would become a storm of
+    // drops and retransmissions. What it grants depends on net.core.rmem_max.
+    socket.set_recv_buffer_size(SOCKET_BUFFER)?;
+    socket.set_send_buffer_size(SOCKET_BUFFER)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+/// Sends everything in the outbox, in order per listener, and empties it.
+pub(super) fn flush(
+    out: &mut Outbox,
+    sender: &mut Sender,
+    sockets: &[RawFd],
+    counters: &mut Counters,
+) {
+    let datagrams = out.datagrams();
+    let mut start = 0;
+    while start < datagrams.len() {
+        let listener = datagrams[start].listener;
+        let end = start
+            + datagrams[start..]
+                .iter()
+                .take(BATCH)
+                .take_while(|datagram| datagram.listener == listener)
+                .count();
+        let batch = &datagrams[start..end];
+        match sender.send(sockets[usize::from(listener)], batch, |one| out.payload(one)) {
+            Ok(0) => break,
+            Ok(sent) => {
+                counters.sip_datagram_sent += sent as u64;
+                start += sent;
+            }
+            // The first datagram of the batch cannot be sent: SIP sends it again if it matters.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => {
+                counters.sip_datagram_send_failed += 1;
+                start += 1;
+            }
+        }
+    }
+    out.clear();
+}
+
+/// The descriptor of a socket that stays owned by the caller.
+pub(super) fn descriptor(socket: &impl AsRawFd) -> RawFd {
+    socket.as_raw_fd()
+}
+
+/// Wanted size of the kernel's buffers, bytes: 50 ms at a gigabit per second.
+const SOCKET_BUFFER: usize = 8 << 20;

@@ -1,0 +1,425 @@
+//! One shard: it owns the calls, the wheel, the Diameter connections and the blob store of one
+//! core, and wires the outputs of each to the inputs of the others.
+//!
+//! The law of a turn: feed inputs, then [`Shard::settle`], then send what the outbox and the
+//! Diameter connections hold. `settle` commits the state of every call that changed before
+//! anything it caused can leave, and hands charging requests to the connections only after the
+//! record they carry was committed with the call (the write-ahead rule of exact billing).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use charging::ctf::{Ctf, FailureAction, Storage};
+use charging::diameter::routing::{Event, Router, Tag};
+use charging::rf::acr;
+use charging::time::Now;
+use charging::trigger::Verdict;
+use rkyv::util::AlignedVec;
+use slotmap::{Key, KeyData};
+
+use crate::b2bua::{B2bua, CallState, Origin, Phase, Place, fold};
+use crate::config::Config;
+use crate::env::{CallKey, Env, Outbox, TimerKey};
+use crate::sip::{Index, Message, ParseError, TokenKey, parse, salvage};
+
+/// Where the blobs of a shard's calls are kept, outside the process' own memory if it shall
+/// survive the process.
+pub trait BlobStore {
+    /// Writes the newest state of a call. False when the store is full.
+    fn commit(&mut self, call: u128, schema: u16, blob: &[u8]) -> bool;
+    /// Forgets a call.
+    fn retire(&mut self, call: u128);
+    /// How full the store is, 0 to 100 %.
+    fn fill_percent(&self) -> u32;
+}
+
+/// Where undeliverable charging records wait, on disk.
+pub trait RecordStore {
+    /// Whether a record of `len` bytes fits.
+    fn has_room(&self, len: usize) -> bool;
+    /// Keeps a record behind the others.
+    fn append(&mut self, record: &[u8]) -> bool;
+    /// The oldest record, copied into `out`. False if there is none.
+    fn front(&mut self, out: &mut Vec<u8>) -> bool;
+    /// Forgets the oldest record.
+    fn remove_front(&mut self);
+    /// Number of records.
+    fn len(&self) -> u64;
+    /// Whether there is none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// What became of a received datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It was dealt with, or dropped and counted.
+    Here,
+    /// It belongs to another shard of this node.
+    Elsewhere(u16),
+}
+
+/// One core's share of the node.
+pub struct Shard {
+    env: Env,
+    b2bua: B2bua,
+    router: Router,
+    blobs: Box<dyn BlobStore>,
+    backlog: Box<dyn RecordStore>,
+    place: Place,
+    shards: u16,
+    index: Box<Index>,
+    touched: Vec<CallKey>,
+    retry: VecDeque<CallKey>,
+    blob: AlignedVec,
+    record: Vec<u8>,
+    draining_record: bool,
+}
+
+/// What a shard is made of.
+pub struct Parts {
+    /// Configuration of the node.
+    pub config: Arc<Config>,
+    /// Its place.
+    pub place: Place,
+    /// Number of shards of the node.
+    pub shards: u16,
+    /// Key of the call tokens, shared by the cluster.
+    pub tokens: TokenKey,
+    /// Charging trigger function.
+    pub ctf: Ctf,
+    /// Diameter connections.
+    pub router: Router,
+    /// Store of call states.
+    pub blobs: Box<dyn BlobStore>,
+    /// Store of undeliverable records.
+    pub backlog: Box<dyn RecordStore>,
+    /// Seed of everything random.
+    pub seed: u64,
+}
+
+impl Shard {
+    /// A shard without calls.
+    #[must_use]
+    pub fn new(parts: Parts, now: Now) -> Self {
+        let mut env = Env::new(now, parts.seed);
+        let secret = env.rng.next_u64();
+        Self {
+            b2bua: B2bua::new(parts.config, parts.place, parts.tokens, parts.ctf, secret),
+            env,
+            router: parts.router,
+            blobs: parts.blobs,
+            backlog: parts.backlog,
+            place: parts.place,
+            shards: parts.shards,
+            index: Box::new(Index::new()),
+            touched: Vec::new(),
+            retry: VecDeque::new(),
+            blob: AlignedVec::new(),
+            record: Vec::new(),
+            draining_record: false,
+        }
+    }
+
+    /// Takes calls up again whose state was found after a restart. They are charged on and
+    /// their timers armed from the deadlines in their state.
+    pub fn resume(&mut self, now: Now, states: impl Iterator<Item = CallState>) {
+        self.env.set_now(now);
+        for state in states {
+            self.env.counters.call_resumed += 1;
+            self.b2bua.resume(&mut self.env, state);
+        }
+        self.settle(now);
+    }
+
+    /// Takes a datagram, or says which shard it belongs to.
+    pub fn handle_datagram(&mut self, now: Now, origin: Origin, bytes: &[u8]) -> Taken {
+        self.env.set_now(now);
+        self.env.counters.sip_datagram_received += 1;
+        let mut index = std::mem::take(&mut self.index);
+        let taken = match parse(bytes, &mut index) {
+            Ok(message) => self.dispatch(&message, origin),
+            Err(fault) => {
+                self.on_malformed(fault, bytes, &index, origin);
+                Taken::Here
+            }
+        };
+        self.index = index;
+        taken
+    }
+
+    fn dispatch(&mut self, message: &Message<'_>, origin: Origin) -> Taken {
+        let token = self.b2bua.token_of(message);
+        let shard = match token {
+            Some(token) if token.node != self.place.node => {
+                self.env.counters.token_refused += 1;
+                return Taken::Here;
+            }
+            // A call of an earlier run may have come back under another number of shards.
+            Some(token) => token.shard % self.shards,
+            None if message.is_request() => (fold(message.call_id()) % u64::from(self.shards)) as u16,
+            None => {
+                self.env.counters.token_refused += 1;
+                return Taken::Here;
+            }
+        };
+        if shard != self.place.shard {
+            self.env.counters.sip_datagram_received -= 1;
+            self.env.counters.sip_datagram_handed_over += 1;
+            return Taken::Elsewhere(shard);
+        }
+        if message.is_request() {
+            self.b2bua.handle_request(&mut self.env, message, origin);
+        } else {
+            self.b2bua.handle_response(&mut self.env, message, origin);
+        }
+        Taken::Here
+    }
+
+    fn on_malformed(&mut self, fault: ParseError, bytes: &[u8], index: &Index, origin: Origin) {
+        if fault == ParseError::Keepalive {
+            self.env.counters.sip_keepalive_received += 1;
+            return;
+        }
+        let request = salvage(bytes, index).filter(Message::is_request);
+        match (request, fault.response()) {
+            (Some(request), Some((status, reason))) => {
+                self.env.counters.sip_malformed_answered += 1;
+                self.b2bua.answer_malformed(&mut self.env, &request, origin, status, reason);
+            }
+            _ => self.env.counters.sip_malformed_dropped += 1,
+        }
+    }
+
+    /// Fires what is due.
+    pub fn handle_timeout(&mut self, now: Now) {
+        self.env.set_now(now);
+        self.env.wheel.advance(self.env.now_ms);
+        while let Some(key) = self.env.wheel.poll_expired() {
+            match key {
+                TimerKey::Transaction(id, timer) => {
+                    self.b2bua.on_transaction_timer(&mut self.env, id, timer);
+                }
+                TimerKey::Call(key, timer) => self.b2bua.on_call_timer(&mut self.env, key, timer),
+            }
+        }
+        if self.router.next_deadline().is_some_and(|due| due <= now.instant) {
+            self.router.handle_timeout(now.instant);
+        }
+    }
+
+    /// Ends a turn: commits what changed, then lets charging requests go.
+    pub fn settle(&mut self, now: Now) {
+        self.env.set_now(now);
+        loop {
+            self.take_events();
+            self.b2bua.take_touched(&mut self.touched);
+            if self.touched.is_empty() {
+                break;
+            }
+            let mut touched = std::mem::take(&mut self.touched);
+            for key in touched.drain(..) {
+                self.settle_call(key);
+            }
+            self.touched = touched;
+        }
+        self.drain_backlog();
+    }
+
+    fn settle_call(&mut self, key: CallKey) {
+        self.commit(key);
+        self.send_record(key);
+        self.b2bua.arm_charging(&mut self.env, key);
+        if let Some((id, stored)) = self.b2bua.remove_finished(&mut self.env, key)
+            && stored
+        {
+            self.blobs.retire(id);
+        }
+    }
+
+    // Writes the call's state. What is not answered yet has nothing a survivor could go on with,
+    // unless a record of it waits.
+    fn commit(&mut self, key: CallKey) {
+        let Some(call) = self.b2bua.call(key) else { return };
+        let worth = call.state.phase != Phase::SettingUp && call.state.phase != Phase::Event;
+        if !call.dirty || !worth || (call.is_finished() && !call.stored) {
+            return;
+        }
+        self.blob.clear();
+        let buffer = std::mem::take(&mut self.blob);
+        let written = rkyv::api::high::to_bytes_in::<_, rkyv::rancor::Error>(&call.state, buffer);
+        let Ok(blob) = written else { return };
+        if self.blobs.commit(call.state.id, crate::b2bua::SCHEMA, &blob) {
+            self.env.counters.blob_committed += 1;
+            self.b2bua.mark_committed(key);
+        } else {
+            self.env.counters.blob_refused += 1;
+        }
+        self.blob = blob;
+    }
+
+    // Hands the pending record of a call to a connection, or to the backlog.
+    fn send_record(&mut self, key: CallKey) {
+        while let Some(call) = self.b2bua.call(key) {
+            if call.state.charging.request_to_send().is_none() {
+                return;
+            }
+            self.record.clear();
+            if !acr::encode_pending(&call.state.charging, &mut self.record) {
+                return;
+            }
+            let tag = Tag { call: key.data().as_ffi(), session: 0 };
+            // Older records wait on disk: this one goes behind them, lest it overtakes its START.
+            let behind = !self.backlog.is_empty() && call.has_stored_records;
+            if !behind && self.router.send(self.env.now.instant, tag, &self.record).is_ok() {
+                self.b2bua.on_record_sent(key);
+                return;
+            }
+            if !self.fail_record(key) {
+                return;
+            }
+            self.commit(key);
+        }
+    }
+
+    // The pending record of a call could not be delivered. False when there was none.
+    fn fail_record(&mut self, key: CallKey) -> bool {
+        let room = self.backlog.has_room(RECORD_ROOM);
+        let storage = if room { Storage::Space } else { Storage::Full };
+        self.record.clear();
+        let action =
+            self.b2bua.on_record_failed(&mut self.env, key, storage, &mut self.record);
+        let verdict = match action {
+            FailureAction::Store(verdict) => {
+                if self.backlog.append(&self.record) {
+                    self.env.counters.acr_stored += 1;
+                } else {
+                    self.env.counters.acr_lost += 1;
+                }
+                self.b2bua.mark_stored_records(key);
+                verdict
+            }
+            FailureAction::Lose(verdict) => {
+                self.env.counters.acr_lost += 1;
+                verdict
+            }
+            FailureAction::Nothing => return false,
+        };
+        if verdict != Verdict::GoOn {
+            self.b2bua.obey_charging(&mut self.env, key, verdict);
+        }
+        true
+    }
+
+    fn take_events(&mut self) {
+        while let Some(event) = self.router.poll_event() {
+            match event {
+                Event::Answer { tag, summary: answer, .. } if tag.session == BACKLOG => {
+                    self.on_drained(answer.result_code);
+                }
+                Event::Failed { tag, .. } if tag.session == BACKLOG => self.draining_record = false,
+                Event::Answer { tag, summary: answer, .. } => {
+                    let key = KeyData::from_ffi(tag.call).into();
+                    self.b2bua.on_record_answered(&mut self.env, key, &answer);
+                }
+                Event::Failed { tag, .. } => {
+                    let key = KeyData::from_ffi(tag.call).into();
+                    if self.fail_record(key) {
+                        self.b2bua.touch_call(key);
+                    }
+                }
+                Event::PeerUp { .. } | Event::PeerDown { .. } | Event::RequestFromPeer { .. } => {}
+            }
+        }
+    }
+
+    // One stored record at a time, oldest first, until a CDF has taken it.
+    fn drain_backlog(&mut self) {
+        if self.draining_record || self.backlog.is_empty() || !self.router.available() {
+            return;
+        }
+        self.record.clear();
+        if !self.backlog.front(&mut self.record) {
+            return;
+        }
+        let tag = Tag { call: 0, session: BACKLOG };
+        self.draining_record = self.router.send(self.env.now.instant, tag, &self.record).is_ok();
+    }
+
+    // RFC 6733 8.2, PendingB: success and failed answer both delete, a failure to send keeps.
+    fn on_drained(&mut self, result: u32) {
+        self.draining_record = false;
+        self.backlog.remove_front();
+        if result / 1_000 == 2 {
+            self.env.counters.acr_drained += 1;
+        } else {
+            self.env.counters.acr_lost += 1;
+        }
+    }
+
+    /// When [`Shard::handle_timeout`] is wanted next.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<quanta::Instant> {
+        let wheel = self.env.wheel.next_deadline().map(|ms| self.env.instant_of(ms));
+        match (wheel, self.router.next_deadline()) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        }
+    }
+
+    /// Datagrams to send.
+    pub fn outbox(&mut self) -> &mut Outbox {
+        &mut self.env.out
+    }
+
+    /// The outbox beside the counters that record its fate.
+    pub fn outbox_and_counters(&mut self) -> (&mut Outbox, &mut crate::counters::Counters) {
+        (&mut self.env.out, &mut self.env.counters)
+    }
+
+    /// The Diameter connections, for the shell that owns their sockets.
+    pub fn router(&mut self) -> &mut Router {
+        &mut self.router
+    }
+
+    /// The B2BUA, for the admin pages.
+    #[must_use]
+    pub fn b2bua(&self) -> &B2bua {
+        &self.b2bua
+    }
+
+    /// Refuses new calls from now on.
+    pub fn drain(&mut self) {
+        self.b2bua.drain();
+    }
+
+    /// The shard's surroundings: counters and buffers.
+    pub fn env(&mut self) -> &mut Env {
+        &mut self.env
+    }
+
+    /// Records waiting on disk.
+    #[must_use]
+    pub fn backlog_len(&self) -> u64 {
+        self.backlog.len()
+    }
+
+    /// How full the blob store is, 0 to 100 %.
+    #[must_use]
+    pub fn ring_fill_percent(&self) -> u32 {
+        self.blobs.fill_percent()
+    }
+
+    /// Whether calls can be taken: a CDF is reachable or the backlog has room.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        !self.b2bua.is_draining()
+            && (self.router.available() || self.backlog.has_room(RECORD_ROOM))
+    }
+}
+
+/// `Tag::session` of records that come from the backlog.
+const BACKLOG: u32 = u32::MAX;
+/// A record is assumed to need this much of the backlog, bytes: IMS records with SDP are below.
+const RECORD_ROOM: usize = 8 * 1_024;
