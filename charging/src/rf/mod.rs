@@ -1,0 +1,4 @@
+//! Offline charging (Rf): accounting sessions and their records.
+
+pub mod acr;
+pub mod session;
