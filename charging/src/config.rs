@@ -1,0 +1,150 @@
+//! What an operator decides about charging. Parsed elsewhere; here are the types and defaults.
+
+/// Service-Context-Id of IMS charging, Release 17 (TS 32.260; form in TS 32.299 s7.1.12).
+pub const SERVICE_CONTEXT_IMS: &str = "17.32260@3gpp.org";
+
+/// Who this CTF is, for every record it mints.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CtfConfig {
+    /// Origin-Host of the records and first part of their Session-Id. A successor of a call
+    /// keeps the minting node's.
+    pub origin_host: String,
+    /// Origin-Realm of the records.
+    pub origin_realm: String,
+    /// Origin-State-Id of the records; grows only when sessions were lost.
+    pub origin_state_id: Option<u32>,
+    /// Seconds since 1970 at boot: the high half of Session-Ids. Must grow with every restart
+    /// that does not know the sequence it had reached.
+    pub boot_epoch_s: u32,
+    /// Unique among all CTFs that share `origin_host` and may boot in the same second.
+    pub shard: u32,
+    /// Seed for jitter and identifiers.
+    pub seed: u64,
+    /// Charging classes; calls name theirs by index.
+    pub classes: Vec<ChargingClass>,
+}
+
+/// How one kind of call is charged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChargingClass {
+    /// Offline charging at all.
+    pub offline: bool,
+    /// Which occurrences make records.
+    pub rows: TriggerRows,
+    /// What to do with the call when records cannot be delivered.
+    pub realtime: RealtimePolicy,
+    /// Acct-Interim-Interval proposed in START and INTERIM, seconds; 0 proposes nothing.
+    pub proposed_interim_interval_s: u32,
+    /// An INTERIM caused by SIP restarts the period of the periodic ones.
+    pub interim_reset_on_sip: bool,
+    /// When a call whose 2xx carries only the offer starts.
+    pub late_offer: LateOffer,
+    /// Service-Context-Id.
+    pub service_context_id: String,
+    /// Destination-Realm.
+    pub destination_realm: String,
+    /// Destination-Host; `None` leaves the choice to the realm.
+    pub destination_host: Option<String>,
+    /// SDP and early media appear in the records.
+    pub record_sdp: bool,
+    /// How long a STOP may wait for the answer to the BYE (`stop_at_bye_answer`), milliseconds.
+    pub stop_hold_ms: u64,
+}
+
+impl Default for ChargingClass {
+    fn default() -> Self {
+        Self {
+            offline: true,
+            rows: TriggerRows::default(),
+            realtime: RealtimePolicy::GrantAndStore,
+            proposed_interim_interval_s: 0,
+            interim_reset_on_sip: false,
+            late_offer: LateOffer::StartAtAnswer,
+            service_context_id: SERVICE_CONTEXT_IMS.to_owned(),
+            destination_realm: String::new(),
+            destination_host: None,
+            record_sdp: true,
+            // Timer F of RFC 3261: after that no answer to the BYE will come.
+            stop_hold_ms: 64 * 500,
+        }
+    }
+}
+
+/// The rows of TS 32.260 Table 5.2.1.1-1 as they apply to an AS; each can be switched off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TriggerRows {
+    /// 2xx to the initial INVITE: START, and with it the STOP.
+    pub session: bool,
+    /// ACK that carries the SDP answer after a START: INTERIM.
+    pub interim_on_ack_answer: bool,
+    /// 2xx to a re-INVITE or UPDATE: INTERIM.
+    pub interim_on_media_change: bool,
+    /// 4xx to 6xx to a re-INVITE or UPDATE: INTERIM.
+    pub interim_on_media_change_failure: bool,
+    /// Acct-Interim-Interval elapsed: INTERIM.
+    pub interim_on_interval: bool,
+    /// P-Access-Network-Info changed: INTERIM.
+    pub interim_on_access_network_change: bool,
+    /// Real-time tariff information arrived: INTERIM.
+    pub interim_on_tariff: bool,
+    /// The STOP waits for the answer to the BYE, which carries the last location.
+    pub stop_at_bye_answer: bool,
+    /// 3xx to the initial INVITE: EVENT.
+    pub event_on_redirect: bool,
+    /// 4xx to 6xx to the initial INVITE: EVENT.
+    pub event_on_failure: bool,
+    /// 401 and 407, which the caller answers with a new INVITE: EVENT.
+    pub event_on_challenge: bool,
+    /// CANCEL: EVENT.
+    pub event_on_cancel: bool,
+    /// Set-up failed inside before any SIP response: EVENT.
+    pub event_on_internal_failure: bool,
+    /// 2xx to a session-unrelated request: EVENT.
+    pub event_on_one_shot: bool,
+    /// 3xx to 6xx to a session-unrelated request: EVENT.
+    pub event_on_one_shot_failure: bool,
+}
+
+impl Default for TriggerRows {
+    fn default() -> Self {
+        Self {
+            session: true,
+            interim_on_ack_answer: true,
+            interim_on_media_change: true,
+            interim_on_media_change_failure: true,
+            interim_on_interval: true,
+            interim_on_access_network_change: false,
+            interim_on_tariff: false,
+            stop_at_bye_answer: false,
+            event_on_redirect: true,
+            event_on_failure: true,
+            event_on_challenge: false,
+            event_on_cancel: true,
+            event_on_internal_failure: true,
+            event_on_one_shot: true,
+            event_on_one_shot_failure: true,
+        }
+    }
+}
+
+/// Accounting-Realtime-Required (RFC 6733 s9.8.7), a local policy since 3GPP keeps it off the wire.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RealtimePolicy {
+    /// Service only while records can be delivered.
+    DeliverAndGrant = 1,
+    /// Service while records can be delivered or stored.
+    #[default]
+    GrantAndStore = 2,
+    /// Service in any case.
+    GrantAndLose = 3,
+}
+
+/// What to do when the 2xx to the INVITE carries the offer and the ACK the answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LateOffer {
+    /// START at the 2xx, INTERIM at the ACK (policy A).
+    #[default]
+    StartAtAnswer,
+    /// START at the ACK (policy B).
+    StartAtAck,
+}

@@ -1,0 +1,335 @@
+//! Until the first record: facts are gathered, then START or EVENT is made of them.
+
+use super::Ctf;
+use crate::config::LateOffer;
+use crate::diameter::avp::Writer;
+use crate::diameter::dictionary as d;
+use crate::ims;
+use crate::rf::acr;
+use crate::state::{AccountingSession, AccountingState, ChargingState, Opening, RecordType};
+use crate::time::{Now, UnixMillis};
+use crate::trigger::{CauseCode, Sdp, SessionFacts, SetUpFailure, Trigger};
+
+impl Ctf {
+    pub(super) fn on_set_up(
+        &mut self,
+        state: &mut ChargingState,
+        facts: &SessionFacts<'_>,
+        request_time: UnixMillis,
+    ) {
+        // A re-INVITE, or an INVITE that came back to us: never a second session.
+        if state.accounting.is_some() {
+            self.counters.trigger_ignored += 1;
+            return;
+        }
+        if self
+            .config
+            .classes
+            .get(usize::from(facts.class))
+            .is_some_and(|class| class.offline)
+        {
+            state.accounting = Some(self.open_session(facts, request_time));
+        }
+    }
+
+    pub(super) fn on_one_shot(
+        &mut self,
+        now: Now,
+        state: &mut ChargingState,
+        facts: &SessionFacts<'_>,
+        trigger: &Trigger<'_>,
+    ) {
+        let Trigger::OneShot {
+            code,
+            event,
+            expires,
+            request_time,
+            response_time,
+            ..
+        } = *trigger
+        else {
+            return;
+        };
+        let class = self.config.classes.get(usize::from(facts.class));
+        let Some(class) = class.filter(|class| class.offline) else {
+            return;
+        };
+        let rows = class.rows;
+        let wanted = match code {
+            0..200 => false,
+            200..300 => rows.event_on_one_shot,
+            401 | 407 => rows.event_on_challenge,
+            _ => rows.event_on_one_shot_failure,
+        };
+        if !wanted
+            || state
+                .accounting
+                .as_ref()
+                .is_some_and(|session| !session.is_finished())
+        {
+            self.counters.trigger_ignored += 1;
+            return;
+        }
+        let mut session = self.open_session(facts, request_time);
+        let opening = session.opening.take().unwrap_or_default();
+        freeze(&mut session, &opening);
+        let cause = one_shot_cause(facts.method, code, expires);
+        self.make(now, &mut session, RecordType::Event, |writer| {
+            writer.encoded(&opening.content);
+            ims::event_type(writer, facts.method, event, expires);
+            ims::time_stamps(writer, Some(request_time), Some(response_time));
+            ims::cause(writer, cause.0, &[]);
+        });
+        state.accounting = Some(session);
+    }
+
+    /// Before the first record. `true`: the session ends without any record.
+    pub(super) fn on_early_trigger(
+        &mut self,
+        now: Now,
+        session: &mut AccountingSession,
+        trigger: &Trigger<'_>,
+    ) -> bool {
+        let class = &self.config.classes[usize::from(session.class)];
+        let record_sdp = class.record_sdp;
+        let Some(opening) = session.opening.as_mut() else {
+            return false;
+        };
+        match *trigger {
+            Trigger::Routed {
+                called_party,
+                outgoing_session_id,
+            } => {
+                replace(&mut opening.called_party, called_party);
+                replace(&mut opening.outgoing_session_id, outgoing_session_id);
+            }
+            Trigger::EarlyMedia {
+                offer,
+                offer_time,
+                answer,
+                answer_time,
+            } if record_sdp => {
+                if opening.early_media < ims::EARLY_MEDIA_MAX {
+                    opening.early_media += 1;
+                    let mut writer = Writer::avps(&mut opening.content);
+                    ims::early_media(&mut writer, (offer, offer_time), (answer, answer_time));
+                }
+            }
+            Trigger::Answered { .. } if opening.response_time.is_none() => {
+                return self.on_answered(now, session, trigger);
+            }
+            // Only a late offer under policy B is answered and still without its START.
+            Trigger::AckWithAnswer { sdp, .. } if opening.response_time.is_some() => {
+                self.start(now, session, sdp);
+            }
+            Trigger::Ended { .. } if opening.response_time.is_some() => {
+                self.start(now, session, &[]);
+                self.on_session_trigger(now, session, trigger);
+            }
+            Trigger::SetUpFailed {
+                cause,
+                reasons,
+                response_time,
+            } => {
+                return self.fail_set_up(now, session, cause, reasons, response_time);
+            }
+            Trigger::Ended {
+                reasons,
+                request_time,
+                ..
+            } => {
+                let cause = SetUpFailure::Unspecified;
+                return self.fail_set_up(now, session, cause, reasons, request_time);
+            }
+            _ => self.counters.trigger_ignored += 1,
+        }
+        false
+    }
+
+    /// 2xx to the INVITE. `true`: the session is not to be recorded.
+    fn on_answered(
+        &mut self,
+        now: Now,
+        session: &mut AccountingSession,
+        trigger: &Trigger<'_>,
+    ) -> bool {
+        let class = &self.config.classes[usize::from(session.class)];
+        let (
+            Trigger::Answered {
+                response_time,
+                answer_known,
+                sdp,
+                term_ioi,
+                transit_ioi,
+                called_asserted_identity,
+            },
+            Some(opening),
+        ) = (*trigger, session.opening.as_mut())
+        else {
+            return false;
+        };
+        if !class.rows.session {
+            return true;
+        }
+        opening.response_time = Some(response_time);
+        replace(&mut opening.term_ioi, term_ioi);
+        replace(&mut opening.transit_ioi_response, transit_ioi);
+        let mut writer = Writer::avps(&mut opening.content);
+        ims::called_asserted(&mut writer, called_asserted_identity);
+        if class.record_sdp {
+            sdp.iter().for_each(|sdp| ims::sdp(&mut writer, sdp));
+        }
+        if answer_known || class.late_offer == LateOffer::StartAtAnswer {
+            self.start(now, session, &[]);
+        }
+        false
+    }
+
+    fn open_session(
+        &mut self,
+        facts: &SessionFacts<'_>,
+        request_time: UnixMillis,
+    ) -> AccountingSession {
+        let session_id = self.mint_session_id(facts.slot);
+        let class = &self.config.classes[usize::from(facts.class)];
+        let (template, layout) = acr::template(&self.config, class, facts, &session_id);
+        let mut content = self.spare.pop().unwrap_or_default();
+        ims::opening_facts(&mut Writer::avps(&mut content), facts);
+        let bounded = |value: &[u8]| ims::bounded(value).to_vec();
+        AccountingSession {
+            class: facts.class,
+            state: AccountingState::Idle,
+            template,
+            layout,
+            method: bounded(facts.method),
+            next_number: 0,
+            interim_interval_s: 0,
+            interim_base: request_time,
+            interim_due: None,
+            pending: None,
+            waiting: Vec::new(),
+            held_stop: None,
+            opening: Some(Box::new(Opening {
+                request_time,
+                response_time: None,
+                requested_party: bounded(facts.requested_party),
+                called_party: bounded(facts.called_party),
+                outgoing_session_id: bounded(facts.outgoing_session_id),
+                orig_ioi: bounded(facts.orig_ioi),
+                term_ioi: bounded(facts.term_ioi),
+                transit_ioi: bounded(facts.transit_ioi),
+                transit_ioi_response: Vec::new(),
+                alternate_charged_party: bounded(facts.alternate_charged_party),
+                content,
+                early_media: 0,
+            })),
+            started: false,
+            ended: false,
+        }
+    }
+
+    /// RFC 6733 s8.8: `host;high;low;optional`, unique for ever. The sequence overflows into the
+    /// high half, which stays behind the clock: 2^32 sessions take longer than a second.
+    fn mint_session_id(&mut self, slot: u32) -> Vec<u8> {
+        self.sequence += 1;
+        let high = self
+            .config
+            .boot_epoch_s
+            .wrapping_add((self.sequence >> 32) as u32);
+        let low = self.sequence as u32;
+        let (host, shard) = (&self.config.origin_host, self.config.shard);
+        format!("{host};{high};{low};{shard}.{slot}").into_bytes()
+    }
+
+    /// START: what was gathered goes into it, the facts are frozen.
+    fn start(&mut self, now: Now, session: &mut AccountingSession, ack_sdp: &[Sdp<'_>]) {
+        let Some(opening) = session.opening.take() else {
+            return;
+        };
+        freeze(session, &opening);
+        let record_sdp = self.class(session).record_sdp;
+        session.interim_base = now.wall;
+        self.make(now, session, RecordType::Start, |writer| {
+            writer.encoded(&opening.content);
+            ims::text(
+                writer,
+                d::ALTERNATE_CHARGED_PARTY_ADDRESS,
+                &opening.alternate_charged_party,
+            );
+            if record_sdp {
+                ack_sdp.iter().for_each(|sdp| ims::sdp(writer, sdp));
+            }
+            ims::event_type(writer, b"INVITE", b"", None);
+            ims::time_stamps(writer, Some(opening.request_time), opening.response_time);
+        });
+        self.recycle(opening.content);
+    }
+
+    /// EVENT for an INVITE that failed. `true`: the row is off, no record.
+    fn fail_set_up(
+        &mut self,
+        now: Now,
+        session: &mut AccountingSession,
+        cause: SetUpFailure,
+        reasons: &[&[u8]],
+        response_time: UnixMillis,
+    ) -> bool {
+        let rows = self.class(session).rows;
+        let wanted = match cause {
+            SetUpFailure::Response(401 | 407) => rows.event_on_challenge,
+            SetUpFailure::Response(300..=399) => rows.event_on_redirect,
+            SetUpFailure::Response(_) => rows.event_on_failure,
+            SetUpFailure::Cancelled => rows.event_on_cancel,
+            SetUpFailure::Internal | SetUpFailure::Unspecified => rows.event_on_internal_failure,
+        };
+        let Some(opening) = session.opening.take() else {
+            return false;
+        };
+        if !wanted {
+            return true;
+        }
+        freeze(session, &opening);
+        let method = std::mem::take(&mut session.method);
+        self.make(now, session, RecordType::Event, |writer| {
+            writer.encoded(&opening.content);
+            ims::event_type(writer, &method, b"", None);
+            ims::time_stamps(writer, Some(opening.request_time), Some(response_time));
+            ims::cause(writer, cause.cause_code().0, reasons);
+        });
+        session.method = method;
+        self.recycle(opening.content);
+        false
+    }
+}
+
+fn replace(target: &mut Vec<u8>, value: &[u8]) {
+    target.clear();
+    target.extend_from_slice(ims::bounded(value));
+}
+
+/// Appends the facts that became known until the first record. From here on the template never
+/// changes, or the pending record could not be rendered again.
+fn freeze(session: &mut AccountingSession, opening: &Opening) {
+    let mut writer = Writer::avps(&mut session.template);
+    ims::parties(
+        &mut writer,
+        &opening.called_party,
+        &opening.requested_party,
+        &opening.outgoing_session_id,
+    );
+    ims::operators(&mut writer, &opening.orig_ioi, &opening.term_ioi);
+    ims::transit(
+        &mut writer,
+        &opening.transit_ioi,
+        &opening.transit_ioi_response,
+    );
+}
+
+/// TS 32.299 s7.2.35: the end of a subscription or registration has causes of its own.
+fn one_shot_cause(method: &[u8], code: u16, expires: Option<u32>) -> CauseCode {
+    match (method, code, expires) {
+        (b"SUBSCRIBE", 200..300, Some(0)) => CauseCode::END_OF_SUBSCRIBE,
+        (b"REGISTER", 200..300, Some(0)) => CauseCode::END_OF_REGISTER,
+        _ => CauseCode::from_final_response(code),
+    }
+}

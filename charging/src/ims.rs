@@ -1,0 +1,421 @@
+//! Service-Information and IMS-Information (TS 32.299 s7.2): the groups an AS fills on Rf.
+//!
+//! Which AVP belongs to which record type follows the AS column of TS 32.260 Table 6.3.2.1.
+
+use crate::diameter::avp::Writer;
+use crate::diameter::dictionary as d;
+use crate::time::UnixMillis;
+use crate::trigger::{LIST_LENGTH_MAX, MessageBody, Sdp, SessionFacts, VALUE_LENGTH_MAX};
+
+/// Node-Functionality of an application server.
+const NODE_FUNCTIONALITY_AS: u32 = 6;
+/// What stands for a calling party nobody asserted, and for a missing transit-ioi.
+const UNKNOWN: &[u8] = b"unknown";
+
+/// Octets of variable AVPs in one record; SDP lines beyond are left out. Records are written into
+/// a buffer of their own, so the position in it is what they have taken.
+pub(crate) const CONTENT_LENGTH_MAX: usize = 16 * 1024;
+/// Room every SDP line must leave below [`CONTENT_LENGTH_MAX`] for the AVPs behind it.
+const SDP_LENGTH_MAX: usize = CONTENT_LENGTH_MAX * 3 / 4;
+/// Early-Media-Descriptions in one record.
+pub(crate) const EARLY_MEDIA_MAX: u8 = 4;
+
+/// A value cut to what a record takes.
+pub(crate) fn bounded(value: &[u8]) -> &[u8] {
+    &value[..value.len().min(VALUE_LENGTH_MAX)]
+}
+
+/// Writes a text AVP unless the value is empty.
+pub(crate) fn text(writer: &mut Writer<'_>, attribute: d::Attribute, value: &[u8]) {
+    if !value.is_empty() {
+        writer.text(attribute, bounded(value));
+    }
+}
+
+fn texts(writer: &mut Writer<'_>, attribute: d::Attribute, values: &[&[u8]]) {
+    for value in values.iter().take(LIST_LENGTH_MAX) {
+        text(writer, attribute, value);
+    }
+}
+
+/// Subscription-Ids: on Rf they stand inside Service-Information.
+pub(crate) fn subscriptions(writer: &mut Writer<'_>, facts: &SessionFacts<'_>) {
+    for (kind, data) in facts.subscription_ids.iter().take(LIST_LENGTH_MAX) {
+        let group = writer.open(d::SUBSCRIPTION_ID);
+        writer.u32(d::SUBSCRIPTION_ID_TYPE, *kind as u32);
+        writer.text(d::SUBSCRIPTION_ID_DATA, bounded(data));
+        writer.close(group);
+    }
+}
+
+/// IMS-Information of every record (columns S, I, S, E) as far as it is known at set-up.
+pub(crate) fn session_facts(writer: &mut Writer<'_>, facts: &SessionFacts<'_>) {
+    writer.u32(d::ROLE_OF_NODE, facts.role_of_node as u32);
+    writer.u32(d::NODE_FUNCTIONALITY, NODE_FUNCTIONALITY_AS);
+    text(writer, d::USER_SESSION_ID, facts.user_session_id);
+    if facts.calling_party.is_empty() {
+        writer.text(d::CALLING_PARTY_ADDRESS, UNKNOWN);
+    } else {
+        texts(writer, d::CALLING_PARTY_ADDRESS, facts.calling_party);
+    }
+    text(writer, d::IMS_CHARGING_IDENTIFIER, facts.icid);
+    text(
+        writer,
+        d::RELATED_IMS_CHARGING_IDENTIFIER,
+        facts.related_icid,
+    );
+    if let Some(node) = facts.related_icid_node {
+        writer.address(d::RELATED_IMS_CHARGING_IDENTIFIER_NODE, node);
+    }
+    text(writer, d::FROM_ADDRESS, facts.from_address);
+    text(
+        writer,
+        d::IMS_VISITED_NETWORK_IDENTIFIER,
+        facts.visited_network,
+    );
+    text(writer, d::INSTANCE_ID, facts.instance_id);
+    text(writer, d::FE_IDENTIFIER_LIST, facts.fe_identifiers);
+    access_networks(writer, facts.access_network_info);
+    if !facts.cellular_network_info.is_empty() {
+        let value = bounded(facts.cellular_network_info);
+        writer.octets(d::CELLULAR_NETWORK_INFORMATION, value);
+    }
+    if let Some(online) = facts.online_charging {
+        writer.u32(d::ONLINE_CHARGING_FLAG, u32::from(online));
+    }
+    for (kind, data) in facts.service_specific.iter().take(LIST_LENGTH_MAX) {
+        let group = writer.open(d::SERVICE_SPECIFIC_INFO);
+        text(writer, d::SERVICE_SPECIFIC_DATA, data);
+        writer.u32(d::SERVICE_SPECIFIC_TYPE, *kind);
+        writer.close(group);
+    }
+}
+
+/// IMS-Information of START and EVENT only (columns S--E), and the bodies of the first request.
+pub(crate) fn opening_facts(writer: &mut Writer<'_>, facts: &SessionFacts<'_>) {
+    if let Some(priority) = facts.session_priority {
+        writer.u32(d::SESSION_PRIORITY, priority);
+    }
+    text(
+        writer,
+        d::NUMBER_PORTABILITY_ROUTING_INFORMATION,
+        facts.number_portability,
+    );
+    text(
+        writer,
+        d::CARRIER_SELECT_ROUTING_INFORMATION,
+        facts.carrier_select,
+    );
+    text(writer, d::IMS_COMMUNICATION_SERVICE_IDENTIFIER, facts.icsi);
+    message_bodies(writer, facts.message_bodies);
+}
+
+/// Called and requested party, outgoing Call-ID.
+pub(crate) fn parties(writer: &mut Writer<'_>, called: &[u8], requested: &[u8], outgoing: &[u8]) {
+    text(writer, d::OUTGOING_SESSION_ID, outgoing);
+    // Before any routing the target is what was asked for.
+    let called = if called.is_empty() { requested } else { called };
+    text(writer, d::CALLED_PARTY_ADDRESS, called);
+    if requested != called {
+        text(writer, d::REQUESTED_PARTY_ADDRESS, requested);
+    }
+}
+
+/// Inter-Operator-Identifier.
+pub(crate) fn operators(writer: &mut Writer<'_>, originating: &[u8], terminating: &[u8]) {
+    let group = writer.open(d::INTER_OPERATOR_IDENTIFIER);
+    text(writer, d::ORIGINATING_IOI, originating);
+    text(writer, d::TERMINATING_IOI, terminating);
+    writer.close_unless_empty(group, d::INTER_OPERATOR_IDENTIFIER);
+}
+
+/// Transit-IOI-List: the request's, then the response's; a missing first one is "unknown".
+pub(crate) fn transit(writer: &mut Writer<'_>, request: &[u8], response: &[u8]) {
+    if request.is_empty() && response.is_empty() {
+        return;
+    }
+    let request = if request.is_empty() { UNKNOWN } else { request };
+    text(writer, d::TRANSIT_IOI_LIST, request);
+    text(writer, d::TRANSIT_IOI_LIST, response);
+}
+
+/// Event-Type: the method of the request that caused the record.
+pub(crate) fn event_type(
+    writer: &mut Writer<'_>,
+    method: &[u8],
+    event: &[u8],
+    expires: Option<u32>,
+) {
+    let group = writer.open(d::EVENT_TYPE);
+    text(writer, d::SIP_METHOD, method);
+    text(writer, d::EVENT, event);
+    if let Some(seconds) = expires {
+        writer.u32(d::EXPIRES, seconds);
+    }
+    writer.close_unless_empty(group, d::EVENT_TYPE);
+}
+
+/// Time-Stamps of the transaction that caused the record: seconds and milliseconds apart.
+pub(crate) fn time_stamps(
+    writer: &mut Writer<'_>,
+    request: Option<UnixMillis>,
+    response: Option<UnixMillis>,
+) {
+    let fraction = |time: UnixMillis| (time.0 % 1_000) as u32;
+    let group = writer.open(d::TIME_STAMPS);
+    if let Some(time) = request {
+        writer.time(d::SIP_REQUEST_TIMESTAMP, time.seconds());
+    }
+    if let Some(time) = response {
+        writer.time(d::SIP_RESPONSE_TIMESTAMP, time.seconds());
+    }
+    if let Some(time) = request {
+        writer.u32(d::SIP_REQUEST_TIMESTAMP_FRACTION, fraction(time));
+    }
+    if let Some(time) = response {
+        writer.u32(d::SIP_RESPONSE_TIMESTAMP_FRACTION, fraction(time));
+    }
+    writer.close_unless_empty(group, d::TIME_STAMPS);
+}
+
+/// Access-Network-Information, one AVP per access-net-spec.
+pub(crate) fn access_networks(writer: &mut Writer<'_>, values: &[&[u8]]) {
+    for value in values
+        .iter()
+        .take(LIST_LENGTH_MAX)
+        .filter(|value| !value.is_empty())
+    {
+        writer.octets(d::ACCESS_NETWORK_INFORMATION, bounded(value));
+    }
+}
+
+/// Access-Network-Info-Change.
+pub(crate) fn access_network_change(
+    writer: &mut Writer<'_>,
+    values: &[&[u8]],
+    change_time: UnixMillis,
+) {
+    let group = writer.open(d::ACCESS_NETWORK_INFO_CHANGE);
+    access_networks(writer, values);
+    writer.time(d::CHANGE_TIME, change_time.seconds());
+    writer.close(group);
+}
+
+/// Called-Identity-Change.
+pub(crate) fn called_identity_change(
+    writer: &mut Writer<'_>,
+    identity: &[u8],
+    change_time: UnixMillis,
+) {
+    let group = writer.open(d::CALLED_IDENTITY_CHANGE);
+    text(writer, d::CALLED_IDENTITY, identity);
+    writer.time(d::CHANGE_TIME, change_time.seconds());
+    writer.close(group);
+}
+
+/// Called-Asserted-Identity, one AVP each.
+pub(crate) fn called_asserted(writer: &mut Writer<'_>, identities: &[&[u8]]) {
+    texts(writer, d::CALLED_ASSERTED_IDENTITY, identities);
+}
+
+/// Real-Time-Tariff-Information.
+pub(crate) fn tariff(writer: &mut Writer<'_>, xml: &[u8]) {
+    let group = writer.open(d::REAL_TIME_TARIFF_INFORMATION);
+    writer.text(d::TARIFF_XML, &xml[..xml.len().min(SDP_LENGTH_MAX / 4)]);
+    writer.close(group);
+}
+
+/// Cause-Code and Reason-Headers: STOP and EVENT only.
+pub(crate) fn cause(writer: &mut Writer<'_>, code: i32, reasons: &[&[u8]]) {
+    writer.i32(d::CAUSE_CODE, code);
+    texts(writer, d::REASON_HEADER, reasons);
+}
+
+/// Early-Media-Description: the exchange before the final response.
+pub(crate) fn early_media(
+    writer: &mut Writer<'_>,
+    offer: (Option<Sdp<'_>>, Option<UnixMillis>),
+    answer: (Option<Sdp<'_>>, Option<UnixMillis>),
+) {
+    let group = writer.open(d::EARLY_MEDIA_DESCRIPTION);
+    let times = writer.open(d::SDP_TIMESTAMPS);
+    if let Some(time) = offer.1 {
+        writer.time(d::SDP_OFFER_TIMESTAMP, time.seconds());
+    }
+    if let Some(time) = answer.1 {
+        writer.time(d::SDP_ANSWER_TIMESTAMP, time.seconds());
+    }
+    writer.close_unless_empty(times, d::SDP_TIMESTAMPS);
+    for description in [offer.0, answer.0].iter().flatten() {
+        sdp(writer, description);
+    }
+    writer.close_unless_empty(group, d::EARLY_MEDIA_DESCRIPTION);
+}
+
+/// SDP-Session-Description per session-level line, SDP-Media-Component per m= line.
+///
+/// TS 32.299 s7.2.190 to s7.2.194: the lines i=, c=, b=, k=, a= are kept whole, and of the m= line
+/// its content. What exceeds [`CONTENT_LENGTH_MAX`] is left out, line by line.
+pub(crate) fn sdp(writer: &mut Writer<'_>, description: &Sdp<'_>) {
+    let mut component = None;
+    let lines = description.text.split(|&octet| octet == b'\n');
+    for line in lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line)) {
+        if writer.position() + line.len() + SDP_TRAILER > SDP_LENGTH_MAX {
+            break;
+        }
+        match line {
+            [b'm', b'=', media @ ..] => {
+                if let Some(group) = component.take() {
+                    media_trailer(writer, description);
+                    writer.close(group);
+                }
+                component = Some(writer.open(d::SDP_MEDIA_COMPONENT));
+                text(writer, d::SDP_MEDIA_NAME, media);
+            }
+            [b'i' | b'c' | b'b' | b'k' | b'a', b'=', ..] => {
+                let attribute = if component.is_some() {
+                    d::SDP_MEDIA_DESCRIPTION
+                } else {
+                    d::SDP_SESSION_DESCRIPTION
+                };
+                text(writer, attribute, line);
+            }
+            _ => {}
+        }
+    }
+    if let Some(group) = component {
+        media_trailer(writer, description);
+        writer.close(group);
+    }
+}
+
+/// Most that [`media_trailer`] and the headers around it add to a component.
+const SDP_TRAILER: usize = 2 * VALUE_LENGTH_MAX + 128;
+
+fn media_trailer(writer: &mut Writer<'_>, description: &Sdp<'_>) {
+    if let Some(initiator) = description.initiator {
+        writer.u32(d::MEDIA_INITIATOR_FLAG, initiator as u32);
+    }
+    text(
+        writer,
+        d::MEDIA_INITIATOR_PARTY,
+        description.initiator_party,
+    );
+    if !description.access_network_charging_id.is_empty() {
+        writer.octets(
+            d::ACCESS_NETWORK_CHARGING_IDENTIFIER_VALUE,
+            bounded(description.access_network_charging_id),
+        );
+    }
+    writer.u32(d::SDP_TYPE, description.sdp_type as u32);
+}
+
+fn message_bodies(writer: &mut Writer<'_>, bodies: &[MessageBody<'_>]) {
+    for body in bodies.iter().take(LIST_LENGTH_MAX) {
+        let group = writer.open(d::MESSAGE_BODY);
+        text(writer, d::CONTENT_TYPE, body.content_type);
+        writer.u32(d::CONTENT_LENGTH, body.content_length);
+        text(writer, d::CONTENT_DISPOSITION, body.disposition);
+        writer.u32(d::ORIGINATOR, u32::from(body.from_called_party));
+        writer.close(group);
+    }
+}
+
+const _: () = assert!(SDP_TRAILER < SDP_LENGTH_MAX && SDP_LENGTH_MAX < CONTENT_LENGTH_MAX);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diameter::avp::Avps;
+    use crate::trigger::{MediaInitiator, SdpType};
+
+    const SDP: &[u8] = b"v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\n\
+        t=0 0\r\na=group:BUNDLE 1\r\nm=audio 4000 RTP/AVP 8\r\nb=AS:64\r\na=sendrecv\r\n\
+        m=video 0 RTP/AVP 99\r\na=inactive\r\n";
+
+    fn loose(write: impl FnOnce(&mut Writer<'_>)) -> Vec<u8> {
+        let mut out = Vec::new();
+        write(&mut Writer::avps(&mut out));
+        out
+    }
+
+    fn flat(bytes: &[u8]) -> Vec<(u32, Vec<u8>)> {
+        Avps::new(bytes)
+            .map(|avp| avp.map(|avp| (avp.code, avp.data.to_vec())).unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn sdp_becomes_session_lines_and_media_components() {
+        let mut description = Sdp::new(SDP, SdpType::Answer);
+        description.initiator = Some(MediaInitiator::Called);
+        let avps = flat(&loose(|w| sdp(w, &description)));
+        let codes: Vec<u32> = avps.iter().map(|avp| avp.0).collect();
+        assert_eq!(codes, [842, 842, 843, 843]);
+        assert_eq!(avps[0].1, b"c=IN IP4 192.0.2.1");
+        assert_eq!(avps[1].1, b"a=group:BUNDLE 1");
+        let audio = flat(&avps[2].1);
+        assert_eq!(audio[0], (844, b"audio 4000 RTP/AVP 8".to_vec()));
+        assert_eq!(audio[1], (845, b"b=AS:64".to_vec()));
+        assert_eq!(audio[2], (845, b"a=sendrecv".to_vec()));
+        assert_eq!(audio[3], (882, vec![0, 0, 0, 0]));
+        assert_eq!(audio[4], (2036, vec![0, 0, 0, 1]));
+        assert_eq!(flat(&avps[3].1)[0].1, b"video 0 RTP/AVP 99");
+    }
+
+    #[test]
+    fn a_hostile_sdp_cannot_grow_a_record() {
+        let text = b"m=audio 1 RTP/AVP 0\na=x\n".repeat(10_000);
+        let bytes = loose(|w| {
+            sdp(w, &Sdp::new(&text, SdpType::Offer));
+            sdp(w, &Sdp::new(&text, SdpType::Answer));
+        });
+        assert!(bytes.len() <= CONTENT_LENGTH_MAX);
+        assert!(Avps::new(&bytes).all(|avp| avp.is_ok()));
+    }
+
+    #[test]
+    fn time_stamps_split_seconds_and_milliseconds() {
+        let bytes = loose(|w| {
+            time_stamps(
+                w,
+                Some(UnixMillis(1_609_459_200_123)),
+                Some(UnixMillis(1_609_459_201_004)),
+            );
+        });
+        let avps = flat(Avps::new(&bytes).next().unwrap().unwrap().data);
+        assert_eq!(avps[0], (834, vec![0xE3, 0x98, 0xE4, 0x80]));
+        assert_eq!(avps[1], (835, vec![0xE3, 0x98, 0xE4, 0x81]));
+        assert_eq!(avps[2], (2301, vec![0, 0, 0, 123]));
+        assert_eq!(avps[3], (2302, vec![0, 0, 0, 4]));
+    }
+
+    #[test]
+    fn a_requested_party_is_recorded_only_if_it_differs() {
+        let codes = |called: &[u8], requested: &[u8]| -> Vec<u32> {
+            flat(&loose(|w| parties(w, called, requested, b"")))
+                .iter()
+                .map(|avp| avp.0)
+                .collect()
+        };
+        assert_eq!(codes(b"tel:1", b"tel:2"), [832, 1251]);
+        assert_eq!(codes(b"tel:1", b"tel:1"), [832]);
+        assert_eq!(codes(b"", b"tel:1"), [832]);
+    }
+
+    #[test]
+    fn a_caller_nobody_asserted_is_unknown() {
+        let bytes = loose(|w| session_facts(w, &SessionFacts::default()));
+        let calling = Avps::new(&bytes)
+            .find_attribute(d::CALLING_PARTY_ADDRESS)
+            .unwrap();
+        assert_eq!(calling.data, b"unknown");
+    }
+
+    #[test]
+    fn a_missing_transit_of_the_request_is_unknown() {
+        let avps = flat(&loose(|w| transit(w, b"", b"two")));
+        assert_eq!(avps, [(2701, b"unknown".to_vec()), (2701, b"two".to_vec())]);
+        assert!(loose(|w| transit(w, b"", b"")).is_empty());
+    }
+}
