@@ -361,12 +361,15 @@ fn sent_protocol(text: &[u8]) -> Option<(&[u8], usize)> {
     let at = if text.starts_with(b"SIP/2.0/") {
         8
     } else {
+        // The version is a token of any kind here: a request of another version is to be
+        // answered with 505, along its Via.
         let name_end = scan::token_end(text, 0);
         let version = slash(text, name_end)?;
         let version_end = scan::token_end(text, version);
-        let known =
-            text[..name_end].eq_ignore_ascii_case(b"SIP") && &text[version..version_end] == b"2.0";
-        known.then_some(slash(text, version_end)?)?
+        if !text[..name_end].eq_ignore_ascii_case(b"SIP") || version_end == version {
+            return None;
+        }
+        slash(text, version_end)?
     };
     let at = scan::skip_lws(text, at);
     let end = scan::token_end(text, at);
