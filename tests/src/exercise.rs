@@ -5,7 +5,7 @@
 
 use std::hint::black_box;
 
-use dataplane::sip::{self, HeaderId, Index, Message, NameAddr, Params, Uri, Via, write};
+use dataplane::sip::{self, HeaderId, Index, Message, NameAddr, Params, Sdp, Uri, Via, write};
 
 /// Reads `raw` as a SIP message and as each of its parts.
 pub fn sip(raw: &[u8]) {
@@ -41,6 +41,28 @@ fn parts(text: &[u8]) {
             via.param(b"ttl"),
         ));
     }
+    if let Some(sdp) = Sdp::parse(text) {
+        assert!(sdp.is_same_media(&sdp));
+        black_box((
+            sdp.digest(),
+            sdp.streams(),
+            sdp.is_hold(),
+            sdp.session().count(),
+        ));
+        for media in sdp.media() {
+            black_box((
+                media.kind(),
+                media.port(),
+                media.proto(),
+                media.formats().count(),
+            ));
+            black_box((
+                media.direction(),
+                media.connection_address(),
+                media.codec(b"0"),
+            ));
+        }
+    }
     black_box(Params::new(text).count());
     black_box(sip::param_of_list(text, b"icid-value"));
 }
@@ -70,6 +92,7 @@ fn read_all(message: &Message<'_>) {
         message.has_more_vias(),
     ));
     parts(message.request_uri());
+    parts(message.body());
     for header in message.all() {
         black_box((header.id.name(), header.name));
         assert!(header.line.len() >= header.name.len() + header.value.len());
