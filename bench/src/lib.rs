@@ -1,1 +1,4 @@
 //! Load generator, demonstration and benchmarks of ringtoll.
+
+pub mod message;
+pub mod operation;

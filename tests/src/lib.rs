@@ -1,1 +1,3 @@
 //! Simulator and reference models used by the tests.
+
+pub mod exercise;

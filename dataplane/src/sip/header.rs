@@ -141,6 +141,7 @@ impl HeaderId {
         }
         let mut window = [0u8; NAME_WINDOW];
         window[..name.len()].copy_from_slice(name);
+        window[name.len()] = b':';
         recognise(&window, name.len())
     }
 
@@ -165,13 +166,12 @@ pub(super) const NAME_WINDOW: usize = 32;
 
 /// A known name in the form it is compared in, eight bytes a word.
 struct KnownName {
-    /// The name in lower case, zero behind its end.
+    /// The name in lower case and the colon behind it; zero from there on.
     text: [u64; 4],
     /// 0x20 where `text` holds a letter: or-ing it folds the case of letters and nothing else.
     fold: [u64; 4],
-    /// 0xff where `text` holds a byte of the name.
+    /// 0xff where `text` holds a byte of the name or its colon.
     mask: [u64; 4],
-    length: u8,
     id: HeaderId,
 }
 
@@ -219,7 +219,6 @@ const fn known() -> [KnownName; NAMES.len()] {
         text: [0; 4],
         fold: [0; 4],
         mask: [0; 4],
-        length: 0,
         id: HeaderId::Other,
     };
     let mut known = [BLANK; NAMES.len()];
@@ -231,9 +230,13 @@ const fn known() -> [KnownName; NAMES.len()] {
             "a known name and its colon fit the window"
         );
         let mut at = 0;
-        while at < name.len() {
+        while at <= name.len() {
             let shift = 8 * (at % 8) as u32;
-            let byte = name[at].to_ascii_lowercase();
+            let byte = if at < name.len() {
+                name[at].to_ascii_lowercase()
+            } else {
+                b':'
+            };
             known[i].text[at / 8] |= (byte as u64) << shift;
             known[i].mask[at / 8] |= 0xff << shift;
             if byte.is_ascii_alphabetic() {
@@ -241,7 +244,6 @@ const fn known() -> [KnownName; NAMES.len()] {
             }
             at += 1;
         }
-        known[i].length = name.len() as u8;
         known[i].id = NAMES[i].1;
         i += 1;
     }
@@ -276,7 +278,7 @@ pub(super) fn colon(window: &[u8; NAME_WINDOW]) -> Option<usize> {
     None
 }
 
-/// The field whose name is the first `length` bytes of `window`.
+/// The field whose name is the first `length` bytes of `window`; a colon stands behind them.
 #[inline]
 pub(super) fn recognise(window: &[u8; NAME_WINDOW], length: usize) -> HeaderId {
     if length == 0 || length >= NAME_WINDOW {
@@ -288,15 +290,10 @@ pub(super) fn recognise(window: &[u8; NAME_WINDOW], length: usize) -> HeaderId {
         return HeaderId::Other;
     };
     let words = words(window);
-    let mut difference = u64::from(known.length) ^ length as u64;
-    for (i, word) in words.into_iter().enumerate() {
-        difference |= ((word | known.fold[i]) & known.mask[i]) ^ known.text[i];
-    }
-    if difference == 0 {
-        known.id
-    } else {
-        HeaderId::Other
-    }
+    let differs = |i: usize| ((words[i] | known.fold[i]) & known.mask[i]) ^ known.text[i];
+    // The colon is compared too, and with it the length; most names end in the first half.
+    let same = differs(0) | differs(1) == 0 && (length < 16 || differs(2) | differs(3) == 0);
+    if same { known.id } else { HeaderId::Other }
 }
 
 /// A request method.

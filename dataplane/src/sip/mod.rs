@@ -20,6 +20,7 @@ mod header;
 mod message;
 mod parse;
 mod scan;
+pub mod sdp;
 pub mod token;
 mod uri;
 mod validate;
@@ -31,6 +32,7 @@ pub use message::{
     HEADERS_MAX, HeaderRef, Headers, Index, MESSAGE_BYTES_MAX, Message, Span, Values, parse,
     salvage,
 };
+pub use sdp::Sdp;
 pub use token::{TOKEN_BYTES, Token, TokenKey};
 pub use uri::{
     MAGIC_COOKIE, NameAddr, PORT_DEFAULT, PORT_DEFAULT_TLS, Params, Scheme, Uri, Via, param,

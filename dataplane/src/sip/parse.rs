@@ -1,10 +1,8 @@
 //! The one pass over a datagram that fills an [`Index`] (RFC 3261 section 7 and 25).
 
-use memchr::{memchr, memchr2, memrchr};
-
 use super::error::ParseError;
 use super::header::{self, HeaderId, Method, NAME_WINDOW};
-use super::message::{HEADERS_MAX, Index, Line, MESSAGE_BYTES_MAX, Span};
+use super::message::{Index, Line, MESSAGE_BYTES_MAX, Span};
 use super::scan;
 
 /// RFC 3261 s8.1.1.5: the sequence number is below 2^31.
@@ -26,7 +24,7 @@ impl Index {
         if at == raw.len() {
             return Err(ParseError::Keepalive);
         }
-        let end = at + memchr(b'\n', &raw[at..]).ok_or(ParseError::NotSip)?;
+        let end = at + scan::find(b'\n', &raw[at..]).ok_or(ParseError::NotSip)?;
         let mut fault = Fault(None);
         let line_end = match raw[at..end] {
             [.., b'\r'] => end - 1,
@@ -74,19 +72,18 @@ impl Index {
             return Err(ParseError::NotSip);
         }
         let rest = &line[method + 1..];
-        let text_end = rest.iter().rposition(|&byte| byte != b' ').unwrap_or(0);
-        let space = memrchr(b' ', &rest[..text_end]).ok_or(ParseError::NotSip)?;
-        let (uri, version) = (&rest[..space], &rest[space + 1..]);
+        let space = scan::find(b' ', rest).ok_or(ParseError::NotSip)?;
+        let (mut uri, version) = (&rest[..space], &rest[space + 1..]);
         // RFC 3261 s7.1: the version is compared without case.
-        if !version.eq_ignore_ascii_case(b"SIP/2.0") {
-            fault.note(version_fault(version)?);
+        let good = version == b"SIP/2.0" || version.eq_ignore_ascii_case(b"SIP/2.0");
+        if !good || uri.is_empty() || scan::find_either(b'\t', b'\r', uri).is_some() {
+            let (length, error) = odd_request_line(rest)?;
+            uri = &rest[..length];
+            fault.note(error);
         }
         self.method_text = Span::between(at, at + method);
         self.method = Method::from_bytes(&line[..method]);
-        self.target = Span::between(at + method + 1, at + method + 1 + space);
-        if uri.is_empty() || !scan::has_no_lws(uri) {
-            fault.note(ParseError::StartLine);
-        }
+        self.target = Span::between(at + method + 1, at + method + 1 + uri.len());
         Ok(())
     }
 
@@ -116,38 +113,50 @@ impl Index {
 
     /// Indexes the lines from `at` on; gives where the body starts.
     fn header_lines(&mut self, raw: &[u8], mut at: usize, fault: &mut Fault) -> usize {
-        loop {
-            if raw.get(at) == Some(&b'\r') && raw.get(at + 1) == Some(&b'\n') {
-                return at + 2;
-            }
-            let Some((id, name_len, value_at)) = name(raw, at) else {
+        let Index {
+            lines,
+            lines_of,
+            count,
+            ..
+        } = self;
+        let mut free = lines.iter_mut();
+        // The bit of the next line in `lines_of`; none is left once all lines are used.
+        let mut bit = 1u64;
+        let body = loop {
+            let rest = raw.get(at..).unwrap_or_default();
+            let Some((id, name_len, value_at)) = name(rest) else {
+                if rest.starts_with(b"\r\n") {
+                    break at + 2;
+                }
                 match skip_line(raw, at, fault) {
                     Some(next) => at = next,
-                    None => return raw.len(),
+                    None => break raw.len(),
                 }
                 continue;
             };
-            let Some((value_end, next)) = line_end(raw, value_at, fault) else {
-                return raw.len();
+            let Some((value_end, next)) = line_end(raw, at + value_at, fault) else {
+                break raw.len();
             };
-            if usize::from(self.count) == HEADERS_MAX {
+            let Some(line) = free.next() else {
                 fault.note(ParseError::TooManyHeaders);
-                return raw.len();
-            }
-            let lines = &mut self.lines_of[id as usize];
-            if *lines != 0 && id.is_fatal_when_repeated() {
+                break raw.len();
+            };
+            let same = &mut lines_of[id as usize];
+            if *same != 0 && id.is_fatal_when_repeated() {
                 fault.note(ParseError::Repeated(id));
             }
-            *lines |= 1 << self.count;
-            self.lines[usize::from(self.count)] = Line {
+            *same |= bit;
+            bit <<= 1;
+            *line = Line {
                 id,
                 name_len: name_len as u16,
                 line: Span::between(at, next),
-                value: trimmed(raw, value_at, value_end),
+                value: trimmed(raw, at + value_at, value_end),
             };
-            self.count += 1;
             at = next;
-        }
+        };
+        *count = bit.trailing_zeros() as u8;
+        body
     }
 
     /// The fields every message must have, and those whose numbers everybody needs.
@@ -218,48 +227,49 @@ impl Fault {
     }
 }
 
-/// What is wrong with a SIP-Version that is not 2.0, if it is one at all.
+/// What is wrong behind the method of a request line, and how long its Request-URI is meant to be:
+/// up to the last space before something like a SIP-Version.
 #[cold]
-fn version_fault(version: &[u8]) -> Result<ParseError, ParseError> {
-    let Some((start, number)) = version.split_at_checked(4) else {
-        return Err(ParseError::NotSip);
-    };
+fn odd_request_line(rest: &[u8]) -> Result<(usize, ParseError), ParseError> {
+    let text_end = rest.iter().rposition(|&byte| byte != b' ').unwrap_or(0);
+    let space = scan::find_last(b' ', &rest[..text_end]).ok_or(ParseError::NotSip)?;
+    let version = &rest[space + 1..];
+    let (start, number) = version.split_at_checked(4).ok_or(ParseError::NotSip)?;
     if !start.eq_ignore_ascii_case(b"SIP/") {
         return Err(ParseError::NotSip);
     }
-    let is_number = number
-        .iter()
-        .all(|&byte| byte.is_ascii_digit() || byte == b'.');
-    Ok(if is_number {
-        ParseError::Version
-    } else {
-        ParseError::StartLine
-    })
+    let uri = &rest[..space];
+    let is_number = |&byte: &u8| byte.is_ascii_digit() || byte == b'.';
+    let other_version = number != b"2.0" && number.iter().all(is_number);
+    if other_version && !uri.is_empty() && scan::has_no_lws(uri) {
+        return Ok((space, ParseError::Version));
+    }
+    Ok((space, ParseError::StartLine))
 }
 
-/// The field whose line starts at `at`, the length of its name, and where its value starts.
-#[inline]
-fn name(raw: &[u8], at: usize) -> Option<(HeaderId, usize, usize)> {
-    let line = raw.get(at..)?;
-    if let Some(window) = line.first_chunk::<NAME_WINDOW>()
+/// The field that the line at the start of `rest` belongs to, the length of its name, and where
+/// its value starts.
+#[inline(always)]
+fn name(rest: &[u8]) -> Option<(HeaderId, usize, usize)> {
+    if let Some(window) = rest.first_chunk::<NAME_WINDOW>()
         && let Some(length) = header::colon(window)
     {
         let id = header::recognise(window, length);
         if id != HeaderId::Other {
-            return Some((id, length, at + length + 1));
+            return Some((id, length, length + 1));
         }
     }
-    let (length, value_at) = header::long_way_round(line)?;
-    Some((HeaderId::from_name(&line[..length]), length, at + value_at))
+    let (length, value_at) = header::long_way_round(rest)?;
+    Some((HeaderId::from_name(&rest[..length]), length, value_at))
 }
 
 /// Where the value that starts at `at` ends, and where the next line starts.
 ///
 /// RFC 3261 s7.3.1: a line that starts with white space goes on with the one before.
-#[inline]
+#[inline(always)]
 fn line_end(raw: &[u8], mut at: usize, fault: &mut Fault) -> Option<(usize, usize)> {
     loop {
-        let Some(length) = memchr2(b'\r', b'\n', &raw[at..]) else {
+        let Some(length) = scan::find_either(b'\r', b'\n', &raw[at..]) else {
             fault.note(ParseError::NoEmptyLine);
             return None;
         };
@@ -286,8 +296,18 @@ fn skip_line(raw: &[u8], at: usize, fault: &mut Fault) -> Option<usize> {
     line_end(raw, at, fault).map(|(_, next)| next)
 }
 
-#[inline]
-fn trimmed(raw: &[u8], mut start: usize, mut end: usize) -> Span {
+/// The value between `start` and `end` without white space round it.
+#[inline(always)]
+fn trimmed(raw: &[u8], start: usize, end: usize) -> Span {
+    // Nearly always it is one space before and none behind.
+    match raw[start..end] {
+        [b' ', first, .., last] if first > b' ' && last > b' ' => Span::between(start + 1, end),
+        _ => trimmed_with_care(raw, start, end),
+    }
+}
+
+#[inline(never)]
+fn trimmed_with_care(raw: &[u8], mut start: usize, mut end: usize) -> Span {
     while start < end && matches!(raw[start], b' ' | b'\t' | b'\r' | b'\n') {
         start += 1;
     }

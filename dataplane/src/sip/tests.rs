@@ -422,7 +422,7 @@ fn a_via_says_where_its_response_goes() {
         "",
         "SIP/2.0/UDP",
         "SIP/2.0 h",
-        "SIP/3.0/UDP h",
+        "SIX/2.0/UDP h",
         "SIP/2.0/UDP h;;",
         "SIP/2.0/UDP ;",
     ] {

@@ -5,8 +5,6 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use memchr::{memchr, memrchr};
-
 use super::error::ParseError;
 use super::scan;
 
@@ -52,14 +50,19 @@ pub struct Uri<'a> {
 impl<'a> Uri<'a> {
     /// Reads a whole URI.
     pub fn parse(text: &'a [u8]) -> Result<Uri<'a>, ParseError> {
-        let colon = memchr(b':', text).ok_or(ParseError::Syntax)?;
-        let (name, rest) = (&text[..colon], &text[colon + 1..]);
-        let scheme = scheme(name)?;
+        // Nearly every URI is a lower-case sip URI.
+        let (scheme, rest) = match text.strip_prefix(b"sip:") {
+            Some(rest) => (Scheme::Sip, rest),
+            None => {
+                let colon = scan::find(b':', text).ok_or(ParseError::Syntax)?;
+                (scheme(&text[..colon])?, &text[colon + 1..])
+            }
+        };
         if rest.is_empty() || !scan::is_uri_text(rest) {
             return Err(ParseError::Syntax);
         }
         if !matches!(scheme, Scheme::Sip | Scheme::Sips) {
-            let end = memchr(b';', rest).unwrap_or(rest.len());
+            let end = scan::find(b';', rest).unwrap_or(rest.len());
             return Ok(Uri {
                 scheme,
                 user: Some(&rest[..end]),
@@ -70,7 +73,7 @@ impl<'a> Uri<'a> {
             });
         }
         // The user part may hold ';', '?' and escaped '@': only the last '@' ends it.
-        let (user, after) = match memrchr(b'@', rest) {
+        let (user, after) = match scan::find_last(b'@', rest) {
             Some(0) => return Err(ParseError::Syntax),
             Some(at) => (Some(&rest[..at]), &rest[at + 1..]),
             None => (None, rest),
@@ -80,7 +83,7 @@ impl<'a> Uri<'a> {
         if !matches!(tail.first(), None | Some(b';' | b'?')) {
             return Err(ParseError::Syntax);
         }
-        let (params, headers) = tail.split_at(memchr(b'?', tail).unwrap_or(tail.len()));
+        let (params, headers) = tail.split_at(scan::find(b'?', tail).unwrap_or(tail.len()));
         Ok(Uri {
             scheme,
             user,
@@ -115,8 +118,6 @@ impl<'a> Uri<'a> {
 fn scheme(name: &[u8]) -> Result<Scheme, ParseError> {
     let legal = |&byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.');
     Ok(match name {
-        b"sip" => Scheme::Sip,
-        b"tel" => Scheme::Tel,
         _ if name.eq_ignore_ascii_case(b"sip") => Scheme::Sip,
         _ if name.eq_ignore_ascii_case(b"sips") => Scheme::Sips,
         _ if name.eq_ignore_ascii_case(b"tel") => Scheme::Tel,
@@ -199,7 +200,7 @@ impl<'a> NameAddr<'a> {
         let (display, uri, rest) = match open {
             Some(open) => {
                 let inside = &text[open + 1..];
-                let close = memchr(b'>', inside).ok_or(ParseError::Syntax)?;
+                let close = scan::find(b'>', inside).ok_or(ParseError::Syntax)?;
                 (
                     scan::trim(&text[..open]),
                     &inside[..close],
@@ -211,7 +212,7 @@ impl<'a> NameAddr<'a> {
                 (&text[..0], &text[..end], &text[end..])
             }
         };
-        if uri.is_empty() || !scan::is_uri_text(uri) || memchr(b':', uri).is_none() {
+        if !looks_like_uri(uri) {
             return Err(ParseError::Syntax);
         }
         let params = scan::trim(rest);
@@ -237,6 +238,20 @@ impl<'a> NameAddr<'a> {
         Uri::parse(self.uri)
     }
 }
+
+/// Whether `text` begins with a scheme and ends with no white space: enough to take a name-addr
+/// apart. [`Uri::parse`] looks at the rest, when somebody wants to know.
+#[inline]
+fn looks_like_uri(text: &[u8]) -> bool {
+    let scheme = text
+        .iter()
+        .take(SCHEME_BYTES_MAX)
+        .position(|&byte| byte == b':');
+    scheme.is_some_and(|end| scan::is_uri_text(&text[..end])) && text.last() > Some(&b' ')
+}
+
+/// The longest scheme looked for; the registry's longest has about 30 letters.
+const SCHEME_BYTES_MAX: usize = 64;
 
 /// Where the `<` after an unquoted display name stands: `*(token LWS) "<"`. Bytes above ASCII are
 /// let through, since phones write them there unquoted.
@@ -361,12 +376,15 @@ fn sent_protocol(text: &[u8]) -> Option<(&[u8], usize)> {
     let at = if text.starts_with(b"SIP/2.0/") {
         8
     } else {
+        // The version is a token of any kind here: a request of another version is to be
+        // answered with 505, along its Via.
         let name_end = scan::token_end(text, 0);
         let version = slash(text, name_end)?;
         let version_end = scan::token_end(text, version);
-        let known =
-            text[..name_end].eq_ignore_ascii_case(b"SIP") && &text[version..version_end] == b"2.0";
-        known.then_some(slash(text, version_end)?)?
+        if !text[..name_end].eq_ignore_ascii_case(b"SIP") || version_end == version {
+            return None;
+        }
+        slash(text, version_end)?
     };
     let at = scan::skip_lws(text, at);
     let end = scan::token_end(text, at);
@@ -452,12 +470,12 @@ pub fn param<'a>(params: &'a [u8], name: &[u8]) -> Option<Option<&'a [u8]>> {
 /// As [`param`], for a header value whose first parameter has no semicolon before it, such as
 /// P-Charging-Vector (`icid-value=x;orig-ioi=y`), or that starts with a word (`active;expires=9`).
 pub fn param_of_list<'a>(value: &'a [u8], name: &[u8]) -> Option<Option<&'a [u8]>> {
-    let end = memchr(b';', value).unwrap_or(value.len());
+    let end = scan::find(b';', value).unwrap_or(value.len());
     let (first, rest) = value.split_at(end);
-    let equals = memchr(b'=', first);
+    let equals = scan::find(b'=', first);
     let first_name = scan::trim(&first[..equals.unwrap_or(end)]);
     if !first_name.eq_ignore_ascii_case(name) {
-        let quoted = memchr(b'"', first).is_some();
+        let quoted = scan::find(b'"', first).is_some();
         // A quoted first value may hold the semicolon that was taken for its end.
         let rest = match equals {
             Some(equals) if quoted => {

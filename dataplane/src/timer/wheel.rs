@@ -21,6 +21,8 @@
 //! by at most one turn of the caller's loop for each `CASCADE_MAX` timers that share its slot,
 //! and never early.
 
+use std::num::NonZeroU32;
+
 /// The key of a timer, where nothing more telling is used.
 pub type TimerKey = u64;
 
@@ -38,7 +40,19 @@ const NIL: u32 = u32::MAX;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TimerHandle {
     index: u32,
-    generation: u32,
+    /// Odd, so never zero: an `Option<TimerHandle>` is as small as a handle.
+    generation: NonZeroU32,
+}
+
+impl TimerHandle {
+    #[inline]
+    fn new(index: u32, generation: u32) -> TimerHandle {
+        debug_assert!(generation % 2 == 1, "an armed timer's generation is odd");
+        TimerHandle {
+            index,
+            generation: NonZeroU32::MIN | generation,
+        }
+    }
 }
 
 /// A node's place in a circular doubly linked list.
@@ -50,11 +64,13 @@ struct Link {
 
 #[derive(Clone, Copy, Debug)]
 struct Timer<T> {
+    /// While the node is free: the next free node.
     deadline: u64,
-    /// Counts how often the node was given back; a handle with another count is stale.
+    /// Counts how often the node was taken and given back: odd while it is armed. A handle with
+    /// another count is stale.
     generation: u32,
-    /// `None` while the node is free.
-    key: Option<T>,
+    /// Left over from the last use while the node is free.
+    key: T,
 }
 
 /// A timer wheel. Sans-IO: time is what [`Wheel::advance`] says it is, in milliseconds.
@@ -73,7 +89,7 @@ pub struct Wheel<T = TimerKey> {
     cascade_left: u32,
     links: Vec<Link>,
     timers: Vec<Timer<T>>,
-    /// First of the free nodes, chained by `next`.
+    /// First of the free nodes, chained by their deadlines.
     free: u32,
     count: u32,
     capacity: u32,
@@ -129,19 +145,17 @@ impl<T: Copy> Wheel<T> {
     }
 
     /// Arms a timer, unless the wheel holds as many as it may.
-    #[inline]
+    #[inline(always)]
     pub fn try_insert(&mut self, deadline_ms: u64, key: T) -> Option<TimerHandle> {
         let deadline = deadline_ms.max(self.elapsed);
         let index = self.free;
         let handle = match self.timers.get_mut(index as usize) {
             Some(timer) => {
-                self.free = self.links[HEADS + index as usize].next;
+                self.free = timer.deadline as u32;
                 timer.deadline = deadline;
-                timer.key = Some(key);
-                TimerHandle {
-                    index,
-                    generation: timer.generation,
-                }
+                timer.generation = timer.generation.wrapping_add(1);
+                timer.key = key;
+                TimerHandle::new(index, timer.generation)
             }
             None => self.add_node(deadline, key)?,
         };
@@ -153,15 +167,13 @@ impl<T: Copy> Wheel<T> {
     /// Disarms a timer and gives its key; `None` if it has fired or was cancelled before.
     #[inline]
     pub fn cancel(&mut self, handle: TimerHandle) -> Option<T> {
-        let timer = self.timers.get_mut(handle.index as usize)?;
-        if timer.generation != handle.generation {
+        let timer = self.timers.get(handle.index as usize)?;
+        // A handle is made with an odd generation, so an equal one is armed.
+        if timer.generation != handle.generation.get() {
             return None;
         }
-        let key = timer.key.take()?;
-        timer.generation = timer.generation.wrapping_add(1);
         self.unlink(HEADS as u32 + handle.index);
-        self.release(handle.index);
-        Some(key)
+        Some(self.release(handle.index))
     }
 
     /// Says what time it is. Time that goes backwards stands still.
@@ -191,13 +203,7 @@ impl<T: Copy> Wheel<T> {
             }
             let node = self.links[head as usize].next;
             self.unlink(node);
-            let index = node - HEADS as u32;
-            let timer = &mut self.timers[index as usize];
-            timer.generation = timer.generation.wrapping_add(1);
-            let key = timer.key.take();
-            self.release(index);
-            debug_assert!(key.is_some(), "a linked timer has a key");
-            return key;
+            return Some(self.release(node - HEADS as u32));
         }
     }
 
@@ -223,9 +229,8 @@ impl<T: Copy> Wheel<T> {
 
     /// Whether `handle` names a timer that is still armed.
     pub fn is_armed(&self, handle: TimerHandle) -> bool {
-        self.timers
-            .get(handle.index as usize)
-            .is_some_and(|timer| timer.generation == handle.generation && timer.key.is_some())
+        let timer = self.timers.get(handle.index as usize);
+        timer.is_some_and(|timer| timer.generation == handle.generation.get())
     }
 
     #[cold]
@@ -236,17 +241,14 @@ impl<T: Copy> Wheel<T> {
         let index = self.timers.len() as u32;
         self.timers.push(Timer {
             deadline,
-            generation: 0,
-            key: Some(key),
+            generation: 1,
+            key,
         });
         self.links.push(Link {
             next: NIL,
             prev: NIL,
         });
-        Some(TimerHandle {
-            index,
-            generation: 0,
-        })
+        Some(TimerHandle::new(index, 1))
     }
 
     /// Appends `node` to the list of the slot that `deadline` belongs to.
@@ -292,12 +294,15 @@ impl<T: Copy> Wheel<T> {
         }
     }
 
-    /// Puts a node that is in no list among the free.
+    /// Puts a node that is in no list among the free and gives its key.
     #[inline]
-    fn release(&mut self, index: u32) {
-        self.links[HEADS + index as usize].next = self.free;
+    fn release(&mut self, index: u32) -> T {
+        let timer = &mut self.timers[index as usize];
+        timer.deadline = u64::from(self.free);
+        timer.generation = timer.generation.wrapping_add(1);
         self.free = index;
         self.count -= 1;
+        timer.key
     }
 
     /// The head of the first occupied slot, and when the slot starts.
