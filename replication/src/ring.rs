@@ -177,12 +177,13 @@ impl Ring {
         len_max: usize,
         fill: impl FnOnce(&mut [u8]) -> Option<usize>,
     ) -> Result<Version, RingError> {
-        let version = match self.held(id) {
+        let held = self.held(id);
+        let version = match &held {
             None => Version::first(epoch),
-            Some(held) => self.successor(&held, epoch)?,
+            Some(held) => self.successor(held, epoch)?,
         };
         let meta = self.own_meta(id, version, schema, Kind::Put);
-        self.append(meta, len_max, fill)?;
+        self.append(meta, held, len_max, fill)?;
         self.counters.puts += 1;
         Ok(version)
     }
@@ -248,7 +249,7 @@ impl Ring {
         let held = self.held(id).ok_or(RingError::Unknown)?;
         let version = self.successor(&held, held.meta.version.epoch)?;
         let meta = self.own_meta(id, version, held.meta.schema, Kind::Del);
-        self.append(meta, 0, |_| Some(0))?;
+        self.append(meta, Some(held), 0, |_| Some(0))?;
         self.counters.retires += 1;
         Ok(version)
     }
@@ -262,7 +263,8 @@ impl Ring {
         if meta.kind == Kind::Pad || (meta.kind == Kind::Del && !payload.is_empty()) {
             return Err(RingError::Unknown);
         }
-        if let Some(held) = self.held(meta.id) {
+        let held = self.held(meta.id);
+        if let Some(held) = &held {
             if held.meta.version > meta.version {
                 self.counters.apply_stale += 1;
                 return Ok(Applied::Stale);
@@ -278,7 +280,7 @@ impl Ring {
                 });
             }
         }
-        self.append(meta, payload.len(), |bytes| {
+        self.append(meta, held, payload.len(), |bytes| {
             bytes.copy_from_slice(payload);
             Some(payload.len())
         })?;
@@ -641,12 +643,18 @@ impl Ring {
     fn append(
         &mut self,
         meta: Meta,
+        held: Option<Held>,
         len_max: usize,
         fill: impl FnOnce(&mut [u8]) -> Option<usize>,
     ) -> Result<(), RingError> {
-        self.admit(&meta, len_max)?;
+        self.admit(&meta, held.as_ref(), len_max)?;
         let size = record_size(len_max);
-        self.make_room_young(size)?;
+        let moved = self.make_room_young(size)?;
+        let superseded = if moved {
+            self.place(meta.id)
+        } else {
+            held.map(|held| held.place)
+        };
         self.young.pad_for(size);
         let bytes = self.young.next_bytes(size);
         let len = fill(&mut bytes[HEADER..HEADER + len_max]).ok_or(RingError::Abandoned)?;
@@ -654,7 +662,7 @@ impl Ring {
             len <= len_max,
             "a payload fits the space its writer asked for"
         );
-        self.commit(meta, len, None);
+        self.commit(meta, len, superseded);
         Ok(())
     }
 
@@ -703,7 +711,7 @@ impl Ring {
         record::seal(self.young.next_bytes(size), &meta, len);
         let place = self.young.publish(size);
         self.counters.bytes_appended += size;
-        match superseded.or_else(|| self.place(meta.id)) {
+        match superseded {
             None => {
                 let hash = meta.id.hash();
                 self.index
@@ -721,14 +729,14 @@ impl Ring {
         }
     }
 
-    fn admit(&mut self, meta: &Meta, len: usize) -> Result<(), RingError> {
+    fn admit(&mut self, meta: &Meta, held: Option<&Held>, len: usize) -> Result<(), RingError> {
         if len > self.limits.payload {
             return Err(RingError::TooLong);
         }
         if meta.kind == Kind::Del && self.index.len() < self.limits.calls * 2 {
             return Ok(());
         }
-        let refused = match self.held(meta.id) {
+        let refused = match held {
             None if self.index.len() >= self.limits.calls => Some(RingError::IndexFull),
             None => {
                 let own = meta.owner == self.node;
