@@ -1,0 +1,396 @@
+//! The memory behind a ring: a mapped file that outlives the process, or heap for tests.
+//!
+//! `Map` is the only way to the bytes. It has one writer by construction: the file is locked
+//! (the kernel drops the lock of a killed process) and every store takes `&mut self`. Other
+//! processes read through `Window`, word by word, and believe nothing a checksum does not prove.
+
+#![allow(unsafe_code)]
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use memmap2::{MmapOptions, MmapRaw};
+
+use crate::error::OpenError;
+use crate::layout::HEADER;
+
+/// Memory of one ring, writable by its one owner.
+#[derive(Debug)]
+pub struct Map {
+    memory: Memory,
+    #[cfg(test)]
+    journal: Option<journal::Journal>,
+}
+
+impl Map {
+    /// Zeroed heap memory of `len` bytes, rounded up to whole cache lines.
+    #[must_use]
+    pub fn heap(len: usize) -> Self {
+        let lines = (0..len.div_ceil(HEADER)).map(|_| Line::default()).collect();
+        Self::new(Memory::Heap(lines))
+    }
+
+    /// Heap memory with a copy of `bytes`: a process image for crash tests.
+    #[must_use]
+    pub fn heap_copy(bytes: &[u8]) -> Self {
+        let mut map = Self::heap(bytes.len());
+        map.bytes_mut(0, bytes.len()).copy_from_slice(bytes);
+        map
+    }
+
+    /// Maps the file, creating it and its folder with `len` zero bytes if it is missing or empty.
+    ///
+    /// # Errors
+    /// `Locked` if another process writes to the file, `Io` if the system refuses.
+    pub fn file(path: &Path, len: usize, prefault: bool) -> Result<Self, OpenError> {
+        if let Some(dir) = path.parent() {
+            fs::create_dir_all(dir)?;
+        }
+        let mut options = OpenOptions::new();
+        let file = options
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)?;
+        file.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => OpenError::Locked,
+            TryLockError::Error(error) => OpenError::from(error),
+        })?;
+        if file.metadata()?.len() == 0 {
+            file.set_len(len as u64)?;
+        }
+        let mut options = MmapOptions::new();
+        if prefault {
+            options.populate();
+        }
+        let map = options.map_raw(&file)?;
+        if map.len() < HEADER {
+            return Err(OpenError::NotARing);
+        }
+        Ok(Self::new(Memory::File { map, _lock: file }))
+    }
+
+    /// Bytes of memory.
+    #[must_use]
+    #[inline]
+    pub fn len(&self) -> usize {
+        match &self.memory {
+            Memory::File { map, .. } => map.len(),
+            Memory::Heap(lines) => lines.len() * HEADER,
+        }
+    }
+
+    /// Whether there is no memory at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The bytes `at..at + len`.
+    ///
+    /// # Panics
+    /// If the range leaves the memory.
+    #[must_use]
+    #[inline]
+    pub fn bytes(&self, at: usize, len: usize) -> &[u8] {
+        self.check(at, len);
+        // SAFETY: the range lies within the mapping (checked above), so the pointer stays in it.
+        let start = unsafe { self.base().add(at) };
+        // SAFETY: the range is initialised memory of one mapping; the only writer is the holder
+        // of `&mut self`, which the returned borrow of `&self` excludes.
+        unsafe { std::slice::from_raw_parts(start, len) }
+    }
+
+    /// The bytes `at..at + len`, to write.
+    ///
+    /// # Panics
+    /// If the range leaves the memory.
+    #[inline]
+    pub fn bytes_mut(&mut self, at: usize, len: usize) -> &mut [u8] {
+        self.check(at, len);
+        // SAFETY: the range lies within the mapping (checked above), so the pointer stays in it.
+        let start = unsafe { self.base().add(at) };
+        // SAFETY: as in `bytes`; `&mut self` makes this the only reference in the process, and
+        // other processes map the file read-only and use atomic loads.
+        unsafe { std::slice::from_raw_parts_mut(start, len) }
+    }
+
+    /// Loads the word at `at` (Acquire).
+    ///
+    /// # Panics
+    /// If the word leaves the memory or is not 8-aligned.
+    #[must_use]
+    #[inline]
+    pub fn load(&self, at: usize) -> u64 {
+        self.word(at).load(Ordering::Acquire)
+    }
+
+    /// Stores the word at `at` (Release): all stores before it are visible to whoever sees it.
+    ///
+    /// # Panics
+    /// If the word leaves the memory or is not 8-aligned.
+    #[inline]
+    pub fn store(&mut self, at: usize, value: u64) {
+        #[cfg(test)]
+        self.record_store(at, value);
+        self.word(at).store(value, Ordering::Release);
+    }
+
+    fn new(memory: Memory) -> Self {
+        Self {
+            memory,
+            #[cfg(test)]
+            journal: None,
+        }
+    }
+
+    #[inline]
+    fn word(&self, at: usize) -> &AtomicU64 {
+        self.check(at, 8);
+        assert!(at.is_multiple_of(8), "a word is 8-aligned");
+        // SAFETY: the word lies within the mapping (checked above).
+        let word = unsafe { self.base().add(at) };
+        // SAFETY: the mapping is page- or line-aligned and `at` a multiple of 8, so the word is
+        // aligned; it lives as long as `self`; within this process every access that could
+        // race with it needs `&mut self`.
+        unsafe { AtomicU64::from_ptr(word.cast()) }
+    }
+
+    #[inline]
+    fn base(&self) -> *mut u8 {
+        match &self.memory {
+            Memory::File { map, .. } => map.as_mut_ptr(),
+            // The lines are made of atomics, so writing through a shared pointer is allowed.
+            Memory::Heap(lines) => lines.as_ptr().cast_mut().cast(),
+        }
+    }
+
+    #[inline]
+    fn check(&self, at: usize, len: usize) {
+        let end = at.checked_add(len);
+        assert!(
+            end.is_some_and(|end| end <= self.len()),
+            "the range lies within the ring's memory"
+        );
+    }
+}
+
+/// Memory of one ring as another process sees it: read-only and changing underfoot.
+#[derive(Debug)]
+pub struct Window {
+    memory: MmapRaw,
+}
+
+impl Window {
+    /// Maps an existing file to read.
+    ///
+    /// # Errors
+    /// `Io` if the system refuses, `NotARing` if the file is shorter than a cache line.
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        let file = File::open(path)?;
+        let memory = MmapOptions::new().map_raw_read_only(&file)?;
+        if memory.len() < HEADER {
+            return Err(OpenError::NotARing);
+        }
+        Ok(Self { memory })
+    }
+
+    /// Bytes of memory.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.memory.len()
+    }
+
+    /// Whether there is no memory at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.memory.len() == 0
+    }
+
+    /// Loads the word at `at` (Acquire), or nothing if it leaves the memory or is not aligned.
+    #[must_use]
+    pub fn load(&self, at: usize) -> Option<u64> {
+        let end = at.checked_add(8)?;
+        if end > self.memory.len() || !at.is_multiple_of(8) {
+            return None;
+        }
+        // SAFETY: the word lies within the mapping (checked above).
+        let word = unsafe { self.memory.as_mut_ptr().add(at) };
+        // SAFETY: the mapping is page-aligned and `at` a multiple of 8; the mapping lives as long
+        // as `self`; an atomic load may race with the writer's stores in the other process.
+        let word = unsafe { AtomicU64::from_ptr(word.cast()) };
+        Some(word.load(Ordering::Acquire))
+    }
+
+    /// Copies `len` bytes from `at` into `into`; false if they leave the memory.
+    /// The copy may be torn: only a checksum over it tells.
+    #[must_use]
+    pub fn copy(&self, at: usize, len: usize, into: &mut Vec<u8>) -> bool {
+        into.clear();
+        for offset in (0..len).step_by(8) {
+            let Some(word) = self.load(at + offset) else {
+                return false;
+            };
+            into.extend_from_slice(&word.to_le_bytes());
+        }
+        into.truncate(len);
+        true
+    }
+}
+
+#[derive(Debug)]
+enum Memory {
+    File { map: MmapRaw, _lock: File },
+    Heap(Box<[Line]>),
+}
+
+/// A cache line of heap, so that records are aligned as in a file.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Line(#[expect(dead_code, reason = "reached through a pointer")] [AtomicU64; 8]);
+
+const _: () = assert!(size_of::<Line>() == HEADER && align_of::<Line>() == HEADER);
+const _: () = assert!(
+    cfg!(target_endian = "little"),
+    "words are stored as they are in memory"
+);
+
+/// Remembers the order in which stores became visible, so that tests can stop between any two.
+#[cfg(test)]
+pub(crate) mod journal {
+    use std::cell::Cell;
+
+    use super::Map;
+
+    thread_local! {
+        /// One order for the stores to both files of a pair.
+        static CLOCK: Cell<u64> = const { Cell::new(0) };
+    }
+
+    /// One atomic store, and the plain stores to the same memory since the one before it.
+    #[derive(Clone, Debug)]
+    pub(crate) struct Step {
+        pub(crate) order: u64,
+        pub(crate) plain: Vec<(usize, Vec<u8>)>,
+        pub(crate) at: usize,
+        pub(crate) value: u64,
+    }
+
+    #[derive(Debug)]
+    pub(crate) struct Journal {
+        shadow: Vec<u8>,
+        steps: Vec<Step>,
+    }
+
+    impl Map {
+        /// Starts to remember.
+        pub(crate) fn journal_start(&mut self) {
+            let shadow = self.bytes(0, self.len()).to_vec();
+            self.journal = Some(Journal {
+                shadow,
+                steps: Vec::new(),
+            });
+        }
+
+        /// Hands out what was remembered and goes on.
+        pub(crate) fn journal_take(&mut self) -> Vec<Step> {
+            self.journal
+                .as_mut()
+                .map(|journal| std::mem::take(&mut journal.steps))
+                .unwrap_or_default()
+        }
+
+        pub(super) fn record_store(&mut self, at: usize, value: u64) {
+            let Some(mut journal) = self.journal.take() else {
+                return;
+            };
+            let now = self.bytes(0, self.len());
+            let mut plain = Vec::new();
+            for (line, bytes) in now.chunks(64).enumerate() {
+                let range = line * 64..line * 64 + bytes.len();
+                if journal.shadow[range.clone()] != *bytes {
+                    plain.push((range.start, bytes.to_vec()));
+                    journal.shadow[range].copy_from_slice(bytes);
+                }
+            }
+            journal.shadow[at..at + 8].copy_from_slice(&value.to_le_bytes());
+            let order = CLOCK.replace(CLOCK.get() + 1);
+            journal.steps.push(Step {
+                order,
+                plain,
+                at,
+                value,
+            });
+            self.journal = Some(journal);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heap_memory_is_zeroed_line_aligned_and_rounded_up() {
+        let map = Map::heap(100);
+        assert_eq!(map.len(), 128);
+        assert!(map.bytes(0, 128).iter().all(|&byte| byte == 0));
+        assert!(map.bytes(0, 1).as_ptr().cast::<Line>().is_aligned());
+    }
+
+    #[test]
+    fn words_and_bytes_show_the_same_memory() {
+        let mut map = Map::heap(64);
+        map.store(8, 0x0102_0304_0506_0708);
+        assert_eq!(map.bytes(8, 8), [8, 7, 6, 5, 4, 3, 2, 1]);
+        map.bytes_mut(16, 8).copy_from_slice(&7_u64.to_le_bytes());
+        assert_eq!(map.load(16), 7);
+    }
+
+    #[test]
+    #[should_panic(expected = "within the ring's memory")]
+    fn a_range_beyond_the_memory_panics() {
+        let _ = Map::heap(64).bytes(60, 5);
+    }
+
+    #[test]
+    #[should_panic(expected = "within the ring's memory")]
+    fn a_range_that_overflows_panics() {
+        let _ = Map::heap(64).bytes(usize::MAX, 2);
+    }
+
+    #[test]
+    #[should_panic(expected = "8-aligned")]
+    fn an_unaligned_word_panics() {
+        let _ = Map::heap(64).load(4);
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "maps a file")]
+    fn a_second_writer_is_refused_and_a_reader_is_not() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = dir.path().join("deep/ring");
+        let mut map = Map::file(&path, 4096, true).expect("a new file");
+        map.store(0, 42);
+        assert_eq!(
+            Map::file(&path, 4096, false).map(|_| ()),
+            Err(OpenError::Locked)
+        );
+        let window = Window::open(&path).expect("the file exists");
+        assert_eq!(window.load(0), Some(42));
+        assert_eq!(window.load(4092), None);
+        assert_eq!(window.load(4096), None);
+        drop(map);
+        let map = Map::file(&path, 64, false).expect("the lock is gone");
+        assert_eq!((map.len(), map.load(0)), (4096, 42));
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "maps a file")]
+    fn a_missing_file_is_an_error_for_a_reader() {
+        let error = Window::open(Path::new("/nonexistent/ring")).map(|_| ());
+        assert_eq!(error, Err(OpenError::Io(std::io::ErrorKind::NotFound)));
+    }
+}
