@@ -7,11 +7,14 @@
 //! ```
 
 pub mod b2bua;
+pub mod cli;
 mod compose;
 pub mod config;
 pub mod counters;
 pub mod dialog;
 pub mod env;
+pub mod io;
+pub mod log;
 pub mod shard;
 pub mod sip;
 pub mod timer;

@@ -1,3 +1,5 @@
 //! ringtoll: the one binary of the node.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    dataplane::cli::main()
+}

@@ -6,12 +6,12 @@
 //! anything it caused can leave, and hands charging requests to the connections only after the
 //! record they carry was committed with the call (the write-ahead rule of exact billing).
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
-use charging::ctf::{Ctf, FailureAction, Storage};
-use charging::diameter::routing::{Event, Router, Tag};
+use charging::ctf::{Ctf, FailureAction};
+use charging::diameter::routing::{AnswerSummary, Event, Router, Tag};
 use charging::rf::acr;
+use charging::rf::backlog::{BACKLOG_CALL, Backlog, BacklogStore, Drained, StoreError};
 use charging::time::Now;
 use charging::trigger::Verdict;
 use rkyv::util::AlignedVec;
@@ -29,25 +29,30 @@ pub trait BlobStore {
     fn commit(&mut self, call: u128, schema: u16, blob: &[u8]) -> bool;
     /// Forgets a call.
     fn retire(&mut self, call: u128);
+    /// Whether new calls may still be taken (below the high-water mark).
+    fn is_open(&self) -> bool;
     /// How full the store is, 0 to 100 %.
     fn fill_percent(&self) -> u32;
+    /// Sets the wall clock that records are stamped with.
+    fn set_now(&mut self, unix_ms: u64);
+    /// Tidies up a little; true if there was something to do.
+    fn reclaim(&mut self) -> bool;
 }
 
-/// Where undeliverable charging records wait, on disk.
-pub trait RecordStore {
-    /// Whether a record of `len` bytes fits.
-    fn has_room(&self, len: usize) -> bool;
-    /// Keeps a record behind the others.
-    fn append(&mut self, record: &[u8]) -> bool;
-    /// The oldest record, copied into `out`. False if there is none.
-    fn front(&mut self, out: &mut Vec<u8>) -> bool;
-    /// Forgets the oldest record.
-    fn remove_front(&mut self);
-    /// Number of records.
-    fn len(&self) -> u64;
-    /// Whether there is none.
-    fn is_empty(&self) -> bool {
-        self.len() == 0
+/// Any store of undelivered charging records, so that a shard need not be generic over it.
+pub struct AnyStore(pub Box<dyn BacklogStore>);
+
+impl BacklogStore for AnyStore {
+    fn append(&mut self, sequence: u64, acr: &[u8]) -> Result<(), StoreError> {
+        self.0.append(sequence, acr)
+    }
+
+    fn read(&mut self, sequence: u64, out: &mut Vec<u8>) -> Result<(), StoreError> {
+        self.0.read(sequence, out)
+    }
+
+    fn remove(&mut self, sequence: u64) -> Result<(), StoreError> {
+        self.0.remove(sequence)
     }
 }
 
@@ -66,15 +71,13 @@ pub struct Shard {
     b2bua: B2bua,
     router: Router,
     blobs: Box<dyn BlobStore>,
-    backlog: Box<dyn RecordStore>,
+    backlog: Backlog<AnyStore>,
     place: Place,
     shards: u16,
     index: Box<Index>,
     touched: Vec<CallKey>,
-    retry: VecDeque<CallKey>,
     blob: AlignedVec,
     record: Vec<u8>,
-    draining_record: bool,
 }
 
 /// What a shard is made of.
@@ -94,7 +97,7 @@ pub struct Parts {
     /// Store of call states.
     pub blobs: Box<dyn BlobStore>,
     /// Store of undeliverable records.
-    pub backlog: Box<dyn RecordStore>,
+    pub backlog: Backlog<AnyStore>,
     /// Seed of everything random.
     pub seed: u64,
 }
@@ -115,10 +118,8 @@ impl Shard {
             shards: parts.shards,
             index: Box::new(Index::new()),
             touched: Vec::new(),
-            retry: VecDeque::new(),
             blob: AlignedVec::new(),
             record: Vec::new(),
-            draining_record: false,
         }
     }
 
@@ -212,6 +213,7 @@ impl Shard {
     /// Ends a turn: commits what changed, then lets charging requests go.
     pub fn settle(&mut self, now: Now) {
         self.env.set_now(now);
+        self.blobs.set_now(now.wall.0);
         loop {
             self.take_events();
             self.b2bua.take_touched(&mut self.touched);
@@ -225,6 +227,7 @@ impl Shard {
             self.touched = touched;
         }
         self.drain_backlog();
+        self.b2bua.set_overload(!self.blobs.is_open() || self.backlog.is_above_high_water());
     }
 
     fn settle_call(&mut self, key: CallKey) {
@@ -285,14 +288,19 @@ impl Shard {
 
     // The pending record of a call could not be delivered. False when there was none.
     fn fail_record(&mut self, key: CallKey) -> bool {
-        let room = self.backlog.has_room(RECORD_ROOM);
-        let storage = if room { Storage::Space } else { Storage::Full };
+        let Some(storage) = self.b2bua.call(key).and_then(|call| {
+            let session = call.state.charging.accounting.as_ref()?;
+            let record = session.pending_record()?;
+            Some(self.backlog.space_for(session.session_id(), record.record_type))
+        }) else {
+            return false;
+        };
         self.record.clear();
         let action =
             self.b2bua.on_record_failed(&mut self.env, key, storage, &mut self.record);
         let verdict = match action {
             FailureAction::Store(verdict) => {
-                if self.backlog.append(&self.record) {
+                if self.backlog.put(&self.record).is_ok() {
                     self.env.counters.acr_stored += 1;
                 } else {
                     self.env.counters.acr_lost += 1;
@@ -315,10 +323,12 @@ impl Shard {
     fn take_events(&mut self) {
         while let Some(event) = self.router.poll_event() {
             match event {
-                Event::Answer { tag, summary: answer, .. } if tag.session == BACKLOG => {
-                    self.on_drained(answer.result_code);
+                Event::Answer { tag, summary, .. } if tag.call == BACKLOG_CALL => {
+                    self.on_drained(tag, &summary);
                 }
-                Event::Failed { tag, .. } if tag.session == BACKLOG => self.draining_record = false,
+                Event::Failed { tag, .. } if tag.call == BACKLOG_CALL => {
+                    self.backlog.on_failed(self.env.now.instant, tag);
+                }
                 Event::Answer { tag, summary: answer, .. } => {
                     let key = KeyData::from_ffi(tag.call).into();
                     self.b2bua.on_record_answered(&mut self.env, key, &answer);
@@ -334,27 +344,27 @@ impl Shard {
         }
     }
 
-    // One stored record at a time, oldest first, until a CDF has taken it.
+    // Stored records leave oldest first, until a CDF has taken each.
     fn drain_backlog(&mut self) {
-        if self.draining_record || self.backlog.is_empty() || !self.router.available() {
-            return;
+        let now = self.env.now.instant;
+        while self.router.available() {
+            self.record.clear();
+            let Some(tag) = self.backlog.next_to_send(now, &mut self.record) else { return };
+            if self.router.send(now, tag, &self.record).is_err() {
+                return self.backlog.on_failed(now, tag);
+            }
         }
-        self.record.clear();
-        if !self.backlog.front(&mut self.record) {
-            return;
-        }
-        let tag = Tag { call: 0, session: BACKLOG };
-        self.draining_record = self.router.send(self.env.now.instant, tag, &self.record).is_ok();
     }
 
-    // RFC 6733 8.2, PendingB: success and failed answer both delete, a failure to send keeps.
-    fn on_drained(&mut self, result: u32) {
-        self.draining_record = false;
-        self.backlog.remove_front();
-        if result / 1_000 == 2 {
-            self.env.counters.acr_drained += 1;
-        } else {
-            self.env.counters.acr_lost += 1;
+    fn on_drained(&mut self, tag: Tag, answer: &AnswerSummary) {
+        self.record.clear();
+        match self.backlog.on_answer(self.env.now.instant, tag, answer, &mut self.record) {
+            Drained::Delivered => self.env.counters.acr_drained += 1,
+            Drained::Refused => {
+                self.env.counters.acr_lost += 1;
+                tracing::warn!(result = answer.result_code, "a CDF refused a stored record");
+            }
+            Drained::Unknown => {}
         }
     }
 
@@ -362,10 +372,10 @@ impl Shard {
     #[must_use]
     pub fn next_deadline(&self) -> Option<quanta::Instant> {
         let wheel = self.env.wheel.next_deadline().map(|ms| self.env.instant_of(ms));
-        match (wheel, self.router.next_deadline()) {
-            (Some(one), Some(other)) => Some(one.min(other)),
-            (one, other) => one.or(other),
-        }
+        [wheel, self.router.next_deadline(), self.backlog.next_deadline()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Datagrams to send.
@@ -402,7 +412,7 @@ impl Shard {
     /// Records waiting on disk.
     #[must_use]
     pub fn backlog_len(&self) -> u64 {
-        self.backlog.len()
+        self.backlog.len() as u64
     }
 
     /// How full the blob store is, 0 to 100 %.
@@ -415,11 +425,7 @@ impl Shard {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         !self.b2bua.is_draining()
-            && (self.router.available() || self.backlog.has_room(RECORD_ROOM))
+            && self.blobs.is_open()
+            && (self.router.available() || !self.backlog.is_above_high_water())
     }
 }
-
-/// `Tag::session` of records that come from the backlog.
-const BACKLOG: u32 = u32::MAX;
-/// A record is assumed to need this much of the backlog, bytes: IMS records with SDP are below.
-const RECORD_ROOM: usize = 8 * 1_024;

@@ -81,6 +81,7 @@ pub struct B2bua {
     ctf: Ctf,
     touched: Vec<CallKey>,
     draining: bool,
+    overloaded: bool,
     index: Box<Index>,
 }
 
@@ -106,6 +107,7 @@ impl B2bua {
             ctf,
             touched: Vec::new(),
             draining: false,
+            overloaded: false,
             index: Box::new(Index::new()),
         }
     }
@@ -251,6 +253,17 @@ impl B2bua {
     /// Refuses new calls from now on (503), established ones go on.
     pub fn drain(&mut self) {
         self.draining = true;
+    }
+
+    /// The store of call states or the backlog passed its high-water mark, or left it again:
+    /// above it new calls are refused before anything established suffers.
+    pub fn set_overload(&mut self, overloaded: bool) {
+        self.overloaded = overloaded;
+    }
+
+    // Whether a new call may be taken.
+    fn takes_calls(&self) -> bool {
+        !self.draining && !self.overloaded && self.calls.len() < self.config.sip.calls_max
     }
 
     /// Whether new calls are refused.

@@ -39,6 +39,8 @@ struct NodeFile {
     cores: Vec<usize>,
     state_dir: String,
     data_dir: String,
+    ring_young_mib: u64,
+    ring_old_mib: u64,
     drain_timeout_s: u64,
 }
 
@@ -49,6 +51,8 @@ impl Default for NodeFile {
             cores: Vec::new(),
             state_dir: "/dev/shm/ringtoll".to_owned(),
             data_dir: "/var/lib/ringtoll".to_owned(),
+            ring_young_mib: 64,
+            ring_old_mib: 256,
             drain_timeout_s: 60,
         }
     }
@@ -247,11 +251,23 @@ fn node(file: NodeFile) -> Result<Node, Wrong> {
             "name fewer cores",
         ));
     }
+    for (key, mib) in [("ring_young_mib", file.ring_young_mib), ("ring_old_mib", file.ring_old_mib)]
+    {
+        if !(4..=1 << 20).contains(&mib) {
+            return Err(wrong(
+                format!("node.{key}"),
+                format!("{mib} MiB is out of range"),
+                "write 4 to 1048576",
+            ));
+        }
+    }
     Ok(Node {
         name: file.name,
         cores: file.cores,
         state_dir: file.state_dir.into(),
         data_dir: file.data_dir.into(),
+        ring_young_bytes: file.ring_young_mib << 20,
+        ring_old_bytes: file.ring_old_mib << 20,
         drain_timeout_s: file.drain_timeout_s,
     })
 }

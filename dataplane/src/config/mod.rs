@@ -42,6 +42,10 @@ pub struct Node {
     pub state_dir: PathBuf,
     /// Where the backlog and the bundled CDF's store live; a disk.
     pub data_dir: PathBuf,
+    /// Bytes of each shard's young ring: about 3 s of traffic.
+    pub ring_young_bytes: u64,
+    /// Bytes of each shard's old ring: bytes of its live calls / 0.75.
+    pub ring_old_bytes: u64,
     /// Longest wait for calls to end after SIGTERM, seconds.
     pub drain_timeout_s: u64,
 }

@@ -1,0 +1,124 @@
+//! The admin pages: `/readyz`, `/metrics`, `/calls`. Cold path: a thread with a small library.
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crossbeam::channel::{self, Sender};
+use tiny_http::{Header, Method, Request, Response, Server};
+
+use super::NodeError;
+use super::mesh::{Inlet, Order, ShardMetrics};
+
+/// Serves the pages from a thread of its own, as long as the process lives.
+pub(super) fn start(
+    address: SocketAddr,
+    node: String,
+    inlets: Vec<Inlet>,
+) -> Result<(), NodeError> {
+    let server = Server::http(address).map_err(|error| {
+        NodeError::Listen(format!("http:{address}"), std::io::Error::other(error.to_string()))
+    })?;
+    std::thread::Builder::new()
+        .name("admin".to_owned())
+        .spawn(move || {
+            for request in server.incoming_requests() {
+                answer(request, &node, &inlets);
+            }
+        })
+        .map_err(|error| NodeError::Executor(error.to_string()))?;
+    Ok(())
+}
+
+fn answer(request: Request, node: &str, inlets: &[Inlet]) {
+    let path = request.url().split('?').next().unwrap_or_default().to_owned();
+    let (status, kind, body) = match (request.method(), path.as_str()) {
+        (Method::Get, "/readyz") => readyz(inlets),
+        (Method::Get, "/metrics") => (200, PROMETHEUS, metrics(node, inlets)),
+        (Method::Get, "/calls") => (200, JSON, calls(inlets)),
+        (Method::Get, _) => (404, TEXT, "see /readyz, /metrics, /calls\n".to_owned()),
+        _ => (405, TEXT, "GET only\n".to_owned()),
+    };
+    let mut response = Response::from_string(body).with_status_code(status);
+    if let Ok(header) = Header::from_bytes(b"Content-Type", kind.as_bytes()) {
+        response.add_header(header);
+    }
+    let _ = request.respond(response);
+}
+
+fn readyz(inlets: &[Inlet]) -> (u16, &'static str, String) {
+    let shards = ask(inlets, Order::Ready);
+    let ready = shards.len() == inlets.len() && shards.iter().all(|ready| *ready);
+    if ready {
+        (200, TEXT, "ready\n".to_owned())
+    } else {
+        (503, TEXT, "calls cannot be taken now\n".to_owned())
+    }
+}
+
+fn calls(inlets: &[Inlet]) -> String {
+    let lines = ask(inlets, Order::Calls).concat();
+    let objects: Vec<&str> = lines.lines().collect();
+    format!("[{}]\n", objects.join(",\n"))
+}
+
+fn metrics(node: &str, inlets: &[Inlet]) -> String {
+    let shards = ask(inlets, Order::Metrics);
+    let mut out = String::new();
+    let mut names = Vec::new();
+    ShardMetrics::default().counters.each(|name, _| names.push(name));
+    for name in names {
+        let _ = writeln!(out, "# TYPE ringtoll_{name}_total counter");
+        for shard in &shards {
+            let number = shard.shard;
+            shard.counters.each(|own, value| {
+                if own == name {
+                    let _ = writeln!(
+                        out,
+                        "ringtoll_{name}_total{{node=\"{node}\",shard=\"{number}\"}} {value}"
+                    );
+                }
+            });
+        }
+    }
+    let gauges: [(&str, fn(&ShardMetrics) -> f64); 7] = [
+        ("calls", |shard| shard.calls as f64),
+        ("transactions", |shard| shard.transactions as f64),
+        ("timers", |shard| shard.timers as f64),
+        ("backlog_records", |shard| shard.backlog as f64),
+        ("ring_fill_percent", |shard| shard.ring_fill_percent as f64),
+        ("cdf_reachable", |shard| shard.cdf_up as f64),
+        ("shard_cpu_seconds", |shard| shard.cpu_ns as f64 / 1e9),
+    ];
+    for (name, value) in gauges {
+        let _ = writeln!(out, "# TYPE ringtoll_{name} gauge");
+        for shard in &shards {
+            let _ = writeln!(
+                out,
+                "ringtoll_{name}{{node=\"{node}\",shard=\"{}\"}} {}",
+                shard.shard,
+                value(shard)
+            );
+        }
+    }
+    out
+}
+
+/// Asks every shard; those that do not answer in time are left out.
+pub(super) fn ask<T>(inlets: &[Inlet], order: fn(Sender<T>) -> Order) -> Vec<T> {
+    let (reply, answers) = channel::bounded(inlets.len());
+    for inlet in inlets {
+        inlet.order(order(reply.clone()));
+    }
+    drop(reply);
+    let mut all = Vec::new();
+    while let Ok(answer) = answers.recv_timeout(ANSWER_TIMEOUT) {
+        all.push(answer);
+    }
+    all
+}
+
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+const PROMETHEUS: &str = "text/plain; version=0.0.4";

@@ -1,0 +1,72 @@
+//! The thin shell around the shards: sockets, clocks, files and threads live here alone.
+
+mod admin;
+mod backlog;
+mod calls_json;
+mod cdf;
+mod clock;
+mod driver;
+mod mesh;
+mod node;
+mod rings;
+mod store;
+mod stream;
+mod sys;
+mod udp;
+mod wake;
+
+use std::fmt;
+use std::path::PathBuf;
+
+pub use cdf::{BundledCdf, serve_cdf};
+pub use node::{Node, run};
+pub use store::{CdrLine, RecordLine, list_cdrs};
+pub use rings::list_calls;
+
+/// Why a node cannot start or go on.
+#[derive(Debug)]
+pub enum NodeError {
+    /// A listener's address cannot be had.
+    Listen(String, std::io::Error),
+    /// A file or directory cannot be used.
+    File(PathBuf, std::io::Error),
+    /// Another process uses the directory.
+    InUse(PathBuf),
+    /// A ring cannot be opened.
+    Ring(String),
+    /// glommio could not start an executor.
+    Executor(String),
+    /// The CDF's store cannot be used.
+    Store(String),
+}
+
+impl fmt::Display for NodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listen(address, error) => {
+                write!(f, "cannot listen on {address}: {error}\n  fix: choose a free address")
+            }
+            Self::File(path, error) => write!(
+                f,
+                "cannot use {}: {error}\n  fix: make it writable or set node.state_dir and \
+                 node.data_dir elsewhere",
+                path.display()
+            ),
+            Self::InUse(path) => write!(
+                f,
+                "{} is used by another running node\n  fix: stop it, or give each node \
+                 directories of its own",
+                path.display()
+            ),
+            Self::Ring(error) => write!(f, "cannot open the ring of call states: {error}"),
+            Self::Executor(error) => write!(
+                f,
+                "cannot start a shard: {error}\n  fix: check that the cores in node.cores exist \
+                 and that io_uring is permitted"
+            ),
+            Self::Store(error) => write!(f, "cannot use the CDF's store: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for NodeError {}

@@ -1,0 +1,118 @@
+//! A shard's ring of call states, as the store behind [`crate::shard::Shard`].
+
+use std::path::Path;
+
+use replication::{CallId, OpenError, Reader, Recovery, Ring, RingConfig};
+
+use super::NodeError;
+use crate::b2bua::{CallState, SCHEMA};
+use crate::shard::BlobStore;
+
+/// Opens the ring of a shard and reads the calls that an earlier run left in it.
+pub(super) fn open(
+    state_dir: &Path,
+    config: &RingConfig,
+) -> Result<(RingStore, Recovery, Vec<CallState>), OpenError> {
+    let (ring, recovery) = Ring::open_files(state_dir, config)?;
+    let mut states = Vec::new();
+    for record in ring.iter_live() {
+        if record.meta.schema != SCHEMA {
+            continue;
+        }
+        states.extend(read_state(record.payload));
+    }
+    Ok((RingStore { ring }, recovery, states))
+}
+
+/// The ring of one shard.
+pub(super) struct RingStore {
+    ring: Ring,
+}
+
+impl RingStore {
+    /// The incarnation that this process runs under.
+    pub(super) fn incarnation(&self) -> u32 {
+        self.ring.incarnation()
+    }
+}
+
+impl BlobStore for RingStore {
+    fn commit(&mut self, call: u128, schema: u16, blob: &[u8]) -> bool {
+        self.ring.put(CallId::from_u128(call), EPOCH_ALONE, schema, blob).is_ok()
+    }
+
+    fn retire(&mut self, call: u128) {
+        // Unknown is fine: the call was never committed.
+        let _ = self.ring.retire(CallId::from_u128(call));
+    }
+
+    fn is_open(&self) -> bool {
+        self.ring.is_open()
+    }
+
+    fn fill_percent(&self) -> u32 {
+        self.ring.fill() as u32
+    }
+
+    fn set_now(&mut self, unix_ms: u64) {
+        self.ring.set_now(unix_ms);
+    }
+
+    fn reclaim(&mut self) -> bool {
+        self.ring.reclaim_idle(RECLAIM_A_TURN) > 0
+    }
+}
+
+
+/// Prints the calls in the rings below `state_dir`, of a node that runs or not.
+pub fn list_calls(state_dir: &Path) -> Result<(), NodeError> {
+    let wrong = |error: std::io::Error| NodeError::File(state_dir.to_owned(), error);
+    let mut out = String::new();
+    for entry in std::fs::read_dir(state_dir).map_err(wrong)? {
+        let dir = entry.map_err(wrong)?.path();
+        let Some(node) = number_of(&dir) else { continue };
+        for file in std::fs::read_dir(&dir).map_err(wrong)?.flatten() {
+            let path = file.path();
+            if path.extension().is_some_and(|end| end == "young")
+                && let Some(shard) = number_of(&path)
+            {
+                list_ring(state_dir, node, shard, &mut out)?;
+            }
+        }
+    }
+    print!("{out}");
+    Ok(())
+}
+
+fn list_ring(state_dir: &Path, node: u16, shard: u16, out: &mut String) -> Result<(), NodeError> {
+    let reader = Reader::open(state_dir, node, shard)
+        .map_err(|error| NodeError::Ring(error.to_string()))?;
+    for copied in reader.snapshot().values() {
+        if let Some(state) = read_state(&copied.payload) {
+            super::calls_json::line(out, &state);
+        }
+    }
+    Ok(())
+}
+
+fn number_of(path: &Path) -> Option<u16> {
+    path.file_stem()?.to_str()?.parse().ok()
+}
+
+// Checked on first touch: the memory is another process' work.
+fn read_state(blob: &[u8]) -> Option<CallState> {
+    let mut aligned = rkyv::util::AlignedVec::<16>::new();
+    aligned.extend_from_slice(blob);
+    match rkyv::from_bytes::<CallState, rkyv::rancor::Error>(&aligned) {
+        Ok(state) => Some(state),
+        Err(error) => {
+            tracing::warn!(%error, "a call state in the ring cannot be read");
+            None
+        }
+    }
+}
+
+/// The epoch of a node that is not in a cluster.
+const EPOCH_ALONE: u32 = 1;
+/// Records moved in one idle turn.
+const RECLAIM_A_TURN: u32 = 64;
