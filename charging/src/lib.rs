@@ -7,6 +7,7 @@ pub mod diameter;
 mod ims;
 pub mod random;
 pub mod rf;
+pub mod server;
 pub mod state;
 pub mod time;
 pub mod trigger;
