@@ -27,8 +27,9 @@ fn refuse_if_taken(address: SocketAddr) -> io::Result<()> {
 
 fn open(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    // Blocking: a read through io_uring on a non-blocking socket would fail at once instead of
+    // waiting. The batched calls say MSG_DONTWAIT themselves.
     socket.set_reuse_port(true)?;
-    socket.set_nonblocking(true)?;
     // The kernel's default holds a few milliseconds of load: overload would become a storm of
     // drops and retransmissions. What it grants depends on net.core.rmem_max.
     socket.set_recv_buffer_size(SOCKET_BUFFER)?;

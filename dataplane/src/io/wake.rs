@@ -51,7 +51,6 @@ impl Doorbell {
     pub(super) fn new() -> io::Result<(Self, UnixDatagram)> {
         let (sender, receiver) = UnixDatagram::pair()?;
         sender.set_nonblocking(true)?;
-        receiver.set_nonblocking(true)?;
         Ok((Self { shared: Arc::new(Shared { rung: AtomicBool::new(false), sender }) }, receiver))
     }
 
