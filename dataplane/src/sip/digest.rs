@@ -223,7 +223,8 @@ mod tests {
             md5.as_deref(),
             Ok(
                 "Digest username=\"ada\", realm=\"carrier.example\", nonce=\"n0nce==\", \
-                uri=\"sip:john.doe@carrier.example;user=phone\", response=\"1de4e4796bdb78efc212cefe409c0bd6\", \
+                uri=\"sip:john.doe@carrier.example;user=phone\", \
+                response=\"1de4e4796bdb78efc212cefe409c0bd6\", \
                 opaque=\"o\", qop=auth, nc=00000001, cnonce=\"c0nce\""
             )
         );
