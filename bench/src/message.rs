@@ -24,7 +24,7 @@ pub fn invite() -> Vec<u8> {
          Session-Expires: 1800;refresher=uac\n\
          Min-SE: 90\n\
          P-Asserted-Identity: <sip:+49307654321@ims.example.net>\n\
-         P-Charging-Vector: icid-value=9f3Kq0Zt2mRr481;icid-generated-at=192.0.2.10;orig-ioi=a.net\n\
+         P-Charging-Vector: icid-value=9f3Kq0Zt2mRr481;icid-generated-at=192.0.2.10;orig-ioi=a.de\n\
          Content-Type: application/sdp\n",
         "v=0\n\
          o=ada 3141592653 3141592653 IN IP4 192.0.2.11\n\

@@ -5,6 +5,7 @@
 
 use std::hint::black_box;
 
+use dataplane::sip::digest::{Challenge, Credentials};
 use dataplane::sip::{self, HeaderId, Index, Message, NameAddr, Params, Sdp, Uri, Via, write};
 
 /// Reads `raw` as a SIP message and as each of its parts.
@@ -62,6 +63,15 @@ fn parts(text: &[u8]) {
                 media.codec(b"0"),
             ));
         }
+    }
+    if let Ok(challenge) = Challenge::parse(text) {
+        let credentials = Credentials {
+            username: "ada",
+            password: "secret",
+        };
+        let answer = challenge.answer(sip::Method::Invite, "sip:h", credentials, "c");
+        let answer = answer.expect("an INVITE can be challenged");
+        assert!(!answer.contains(['\r', '\n']), "an answer is one line");
     }
     black_box(Params::new(text).count());
     black_box(sip::param_of_list(text, b"icid-value"));

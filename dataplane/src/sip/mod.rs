@@ -15,6 +15,7 @@
 //! # Ok::<(), sip::ParseError>(())
 //! ```
 
+pub mod digest;
 mod error;
 mod header;
 mod message;

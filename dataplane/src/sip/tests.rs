@@ -111,7 +111,8 @@ fn folding_and_white_space_round_separators_are_legal() {
         Odd: ;;,,;;,;\r\nRoute:\r\n <sip:services.example.com;lr;a=b;c>\r\n\
         v:  SIP  / 2.0  / TCP     s.example.com   ;\r\n  branch  =   z9hG4bK9  ,\r\n \
         SIP  /    2.0   / UDP  192.168.255.111 : 5070  ; branch=\r\n z9hG4bK3\r\n\
-        m:\"Q \\\"\\\"\" <sip:j@example.com> ; newparam =\r\n      newvalue ;\r\n  q = 0.33\r\n\r\n";
+        m:\"Q \\\"\\\"\" <sip:j@example.com> ; newparam =\r\n      newvalue ;\r\n  \
+        q = 0.33\r\n\r\n";
     let mut index = Index::new();
     let message = parse(raw, &mut index).expect("RFC 4475 3.1.1.1");
     message.validate().expect("valid");

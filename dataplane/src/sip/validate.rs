@@ -9,7 +9,7 @@ use super::uri::{NameAddr, Params, Scheme, Uri, Via};
 impl Message<'_> {
     /// Checks the grammar of everything that routing, dialogs and charging read.
     ///
-    /// [`parse`](super::parse) sees that the message can be taken apart; this looks into the
+    /// [`parse`](super::parse()) sees that the message can be taken apart; this looks into the
     /// values, so that nothing a call keeps turns out unreadable later. Fields that merely pass
     /// through are left alone.
     pub fn validate(&self) -> Result<(), ParseError> {
