@@ -303,7 +303,7 @@ impl<'b> Writer<'b> {
 
     /// Appends a UTF8String; what is no UTF-8 becomes `?`, so that no value ever grows.
     pub fn text(&mut self, attribute: Attribute, data: &[u8]) {
-        if std::str::from_utf8(data).is_ok() {
+        if data.is_ascii() || std::str::from_utf8(data).is_ok() {
             self.octets(attribute, data);
             return;
         }
