@@ -305,7 +305,7 @@ impl Ctf {
             self.counters.acr_interim_overwritten += 1;
             self.recycle(old.content);
         }
-        let mut content = self.spare.pop().unwrap_or_default();
+        let mut content = self.buffer();
         write(&mut Writer::avps(&mut content));
         self.next_end_to_end = self.next_end_to_end.wrapping_add(1);
         let proposes = matches!(record_type, RecordType::Start | RecordType::Interim);
@@ -395,6 +395,13 @@ impl Ctf {
         &self.config.classes[usize::from(session.class)]
     }
 
+    /// An empty buffer for a record's content.
+    fn buffer(&mut self) -> Vec<u8> {
+        self.spare
+            .pop()
+            .unwrap_or_else(|| Vec::with_capacity(CONTENT_LENGTH_TYPICAL))
+    }
+
     fn recycle(&mut self, mut buffer: Vec<u8>) {
         if self.spare.len() < SPARE_MAX && buffer.capacity() <= SPARE_CAPACITY_MAX {
             buffer.clear();
@@ -403,6 +410,8 @@ impl Ctf {
     }
 }
 
+/// First guess at the size of a record's content, octets.
+const CONTENT_LENGTH_TYPICAL: usize = 512;
 /// Buffers kept for the next records, and the largest worth keeping, octets.
 const SPARE_MAX: usize = 64;
 const SPARE_CAPACITY_MAX: usize = 4 * 1024;

@@ -169,7 +169,7 @@ pub struct Opening {
     pub(crate) early_media: u8,
 }
 
-/// Which record waits to be handed to a connection.
+/// Which record is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordKey {
     /// Accounting-Record-Type.
@@ -220,7 +220,14 @@ impl AccountingSession {
     /// See [`ChargingState::request_to_send`].
     #[must_use]
     pub fn request_to_send(&self) -> Option<RecordKey> {
-        let record = self.pending.as_ref().filter(|record| !record.in_flight)?;
+        self.pending.as_ref().filter(|record| !record.in_flight)?;
+        self.pending_key()
+    }
+
+    /// The pending record, on the wire or not.
+    #[must_use]
+    pub fn pending_key(&self) -> Option<RecordKey> {
+        let record = self.pending.as_ref()?;
         Some(RecordKey {
             record_type: record.record_type,
             number: record.number,

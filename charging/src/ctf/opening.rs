@@ -193,7 +193,7 @@ impl Ctf {
         let session_id = self.mint_session_id(facts.slot);
         let class = &self.config.classes[usize::from(facts.class)];
         let (template, layout) = acr::template(&self.config, class, facts, &session_id);
-        let mut content = self.spare.pop().unwrap_or_default();
+        let mut content = self.buffer();
         ims::opening_facts(&mut Writer::avps(&mut content), facts);
         let bounded = |value: &[u8]| ims::bounded(value).to_vec();
         AccountingSession {

@@ -303,7 +303,7 @@ impl<'b> Writer<'b> {
 
     /// Appends a UTF8String; what is no UTF-8 becomes `?`, so that no value ever grows.
     pub fn text(&mut self, attribute: Attribute, data: &[u8]) {
-        if std::str::from_utf8(data).is_ok() {
+        if data.is_ascii() || std::str::from_utf8(data).is_ok() {
             self.octets(attribute, data);
             return;
         }
@@ -391,13 +391,19 @@ impl<'b> Writer<'b> {
     fn head(&mut self, attribute: Attribute, data_length: usize) {
         let length = attribute.header_length() + data_length;
         assert!(length < 1 << 24, "an AVP length has 24 bits");
+        let (code, vendor) = (attribute.code.to_be_bytes(), attribute.vendor.to_be_bytes());
+        let [_, l0, l1, l2] = (length as u32).to_be_bytes();
         let mut head = [0; 12];
-        head[0..4].copy_from_slice(&attribute.code.to_be_bytes());
-        head[4..8].copy_from_slice(&(length as u32).to_be_bytes());
-        head[4] = attribute.flags;
-        head[8..12].copy_from_slice(&attribute.vendor.to_be_bytes());
-        self.out
-            .extend_from_slice(&head[..attribute.header_length()]);
+        head[..4].copy_from_slice(&code);
+        head[4..8].copy_from_slice(&[attribute.flags, l0, l1, l2]);
+        head[8..].copy_from_slice(&vendor);
+        // One reservation for all that follows, padding included.
+        self.out.reserve(length + 3);
+        if attribute.header_length() == 12 {
+            self.out.extend_from_slice(&head);
+        } else {
+            self.out.extend_from_slice(&head[..8]);
+        }
     }
 
     fn pad(&mut self) {

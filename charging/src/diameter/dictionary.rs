@@ -209,7 +209,8 @@ attributes! {
         SIP_RESPONSE_TIMESTAMP_FRACTION = 2302, "SIP-Response-Timestamp-Fraction";
         APPLICATION_SERVER_INFORMATION = 850, "Application-Server-Information";
         APPLICATION_SERVER = 836, "Application-Server";
-        APPLICATION_PROVIDED_CALLED_PARTY_ADDRESS = 837, "Application-Provided-Called-Party-Address";
+        APPLICATION_PROVIDED_CALLED_PARTY_ADDRESS = 837,
+            "Application-Provided-Called-Party-Address";
         STATUS_AS_CODE = 2702, "Status-AS-Code";
         INTER_OPERATOR_IDENTIFIER = 838, "Inter-Operator-Identifier";
         ORIGINATING_IOI = 839, "Originating-IOI";

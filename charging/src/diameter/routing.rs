@@ -9,6 +9,7 @@
 //!           next usable peer, T flag ── none left ──▶ Event::Failed
 //! ```
 //!
+//! Every request ends in one event, so what waits to be polled is bounded by the pending table.
 //! The hop-by-hop identifier is the slot of the pending table and a generation, so an answer
 //! finds its request without a search, and one for a former tenant of the slot is told apart.
 
@@ -97,7 +98,8 @@ pub enum IoAction {
         /// Its address.
         address: SocketAddr,
     },
-    /// Send what [`Router::transmit`] holds, then close; report nothing.
+    /// Send what [`Router::transmit`] holds, then close; give up an attempt to connect. Report
+    /// nothing about this connection any more.
     Close {
         /// The peer.
         peer: PeerIndex,

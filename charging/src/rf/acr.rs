@@ -84,7 +84,7 @@ impl<'a> AcrSource<'a> {
     /// the router; the T flag is set if a copy may have been sent before.
     ///
     /// # Panics
-    /// If the layout points outside the template: a session is only built by [`template`].
+    /// If the layout points outside the template: a session is only built with its layout.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.clear();
         let interim_at = usize::from(self.layout.interim_at);

@@ -270,7 +270,7 @@ impl<S: BacklogStore> Backlog<S> {
             refused.clear();
         }
         self.remove(sequence);
-        self.retry_at = self.retry_at.filter(|&at| at > now);
+        self.handle_timeout(now);
         if delivered {
             self.counters.record_delivered += 1;
             Drained::Delivered
@@ -292,7 +292,14 @@ impl<S: BacklogStore> Backlog<S> {
         }
     }
 
-    /// When [`Backlog::next_to_send`] may give something again after a failure.
+    /// [`Backlog::next_deadline`] passed: the wait after a failure is over, whether or not a peer
+    /// is usable to make use of it.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.retry_at = self.retry_at.filter(|&at| at > now);
+    }
+
+    /// When [`Backlog::handle_timeout`] is due; [`Backlog::next_to_send`] may then give something
+    /// again.
     #[must_use]
     pub const fn next_deadline(&self) -> Option<Instant> {
         self.retry_at
@@ -575,6 +582,8 @@ mod tests {
         rig.backlog.on_failed(rig.now, tag);
         assert!(rig.next().is_none());
         rig.now = rig.backlog.next_deadline().unwrap();
+        rig.backlog.handle_timeout(rig.now);
+        assert_eq!(rig.backlog.next_deadline(), None);
         assert_eq!(rig.drain(), names(&[("a", 0)]));
     }
 

@@ -36,7 +36,7 @@ pub struct ConnectionId(pub u64);
 /// What the I/O shell must do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CdfIo {
-    /// Send these last octets if there are any, then close.
+    /// Send what [`Cdf::transmit`] still holds, close, then report [`Cdf::on_closed`].
     Close(ConnectionId),
 }
 
@@ -109,7 +109,9 @@ pub struct Cdf<S> {
     connections: BTreeMap<ConnectionId, Peer>,
     next_connection: u64,
     server: Server<S>,
+    /// By due time, then in the order they were made.
     delayed: BTreeMap<(Instant, u64), (ConnectionId, Vec<u8>)>,
+    delayed_order: u64,
     io: VecDeque<CdfIo>,
     config: CdfConfig,
     random: SplitMix64,
@@ -148,6 +150,7 @@ impl<S: CdfStore> Cdf<S> {
                 counters: CdfCounters::default(),
             },
             delayed: BTreeMap::new(),
+            delayed_order: 0,
             io: VecDeque::new(),
             config,
             random: SplitMix64::new(seed),
@@ -203,12 +206,8 @@ impl<S: CdfStore> Cdf<S> {
                 continue;
             }
             let due = now + Duration::from_millis(ms);
-            let order = self
-                .delayed
-                .last_key_value()
-                .map_or(0, |((_, order), _)| order + 1);
-            let order = order.max(server.counters.acr_received);
-            self.delayed.insert((due, order), (id, answer));
+            self.delayed_order += 1;
+            self.delayed.insert((due, self.delayed_order), (id, answer));
         }
         self.settle(id);
     }
