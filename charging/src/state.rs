@@ -235,16 +235,6 @@ impl AccountingSession {
         })
     }
 
-    /// The one record that is, or is about to be, on the wire.
-    #[must_use]
-    pub fn pending_record(&self) -> Option<RecordKey> {
-        self.pending.as_ref().map(|record| RecordKey {
-            record_type: record.record_type,
-            number: record.number,
-            possibly_sent: record.possibly_sent,
-        })
-    }
-
     /// See [`ChargingState::next_deadline`].
     #[must_use]
     pub fn next_deadline(&self) -> Option<UnixMillis> {

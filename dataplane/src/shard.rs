@@ -196,6 +196,8 @@ impl Shard {
     /// Fires what is due.
     pub fn handle_timeout(&mut self, now: Now) {
         self.env.set_now(now);
+        // One advance moves a bounded number of timers; what is left waits for the next turn,
+        // which the deadline then asks for at once.
         self.env.wheel.advance(self.env.now_ms);
         while let Some(key) = self.env.wheel.poll_expired() {
             match key {
@@ -207,6 +209,9 @@ impl Shard {
         }
         if self.router.next_deadline().is_some_and(|due| due <= now.instant) {
             self.router.handle_timeout(now.instant);
+        }
+        if self.backlog.next_deadline().is_some_and(|due| due <= now.instant) {
+            self.backlog.handle_timeout(now.instant);
         }
     }
 
@@ -290,7 +295,7 @@ impl Shard {
     fn fail_record(&mut self, key: CallKey) -> bool {
         let Some(storage) = self.b2bua.call(key).and_then(|call| {
             let session = call.state.charging.accounting.as_ref()?;
-            let record = session.pending_record()?;
+            let record = session.pending_key()?;
             Some(self.backlog.space_for(session.session_id(), record.record_type))
         }) else {
             return false;

@@ -1,3 +1,4 @@
 //! Simulator and reference models used by the tests.
 
 pub mod exercise;
+pub mod process;

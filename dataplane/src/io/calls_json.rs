@@ -50,7 +50,7 @@ pub(super) fn line(out: &mut String, state: &CallState) {
         state: format!("{:?}", session.state()),
         interim_interval_s: session.interim_interval_s(),
         next_deadline_ms: session.next_deadline().map(|due| due.0),
-        pending: session.pending_record().map(|record| PendingLine {
+        pending: session.pending_key().map(|record| PendingLine {
             record_type: format!("{:?}", record.record_type),
             record_number: record.number,
         }),
