@@ -295,7 +295,7 @@ impl Sipp<'_> {
             sipp_command(self.scenario.0)
                 .arg(node.sip.to_string())
                 .args(["-p", &port, "-m", &self.calls.to_string(), "-r", &self.rate.to_string()])
-                .args(["-d", &self.hold_ms.to_string(), "-l", "100000"]),
+                .args(["-d", &self.hold_ms.to_string(), "-l", "15000"]),
             &log,
         );
         let status = caller.wait(self.limit);

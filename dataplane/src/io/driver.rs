@@ -6,11 +6,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::os::fd::RawFd;
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::Duration;
 
-use futures_lite::FutureExt;
+use futures_lite::{AsyncReadExt, FutureExt};
 use glommio::timer::Timer;
 use glommio::{Latency, LocalExecutorBuilder, Placement, Shares, TaskQueueHandle};
 use socket2::Socket;
@@ -32,7 +32,7 @@ pub(super) struct Seat {
     pub(super) core: Option<usize>,
     pub(super) sockets: Vec<Socket>,
     pub(super) inlets: Vec<Inlet>,
-    pub(super) bell: UnixDatagram,
+    pub(super) bell: UnixStream,
     pub(super) clock: Clock,
 }
 
@@ -169,11 +169,11 @@ async fn listen(turn: Rc<Turn>, socket: Socket, listener: ListenerId) {
     }
 }
 
-async fn watch_mesh(turn: Rc<Turn>, bell: UnixDatagram) {
-    let bell = sys::glommio_bell(bell);
+async fn watch_mesh(turn: Rc<Turn>, bell: UnixStream) {
+    let mut bell = sys::glommio_bell(bell);
     let own = turn.inlets[usize::from(turn.number)].clone();
     let mut ring = [0; 8];
-    while bell.recv(&mut ring).await.is_ok() {
+    while bell.read(&mut ring).await.is_ok_and(|got| got > 0) {
         own.answer_bell();
         let now = turn.clock.now();
         while let Some(hop) = own.next_hop() {

@@ -168,12 +168,11 @@ pub(super) fn glommio_udp(socket: socket2::Socket) -> glommio::net::UdpSocket {
     unsafe { glommio::net::UdpSocket::from_raw_fd(fd) }
 }
 
-/// Hands the waiting end of a shard's bell over to glommio's reactor. Its `UdpSocket` is the one
-/// datagram type that takes a foreign descriptor, and `recv` asks nothing of the family.
-pub(super) fn glommio_bell(bell: std::os::unix::net::UnixDatagram) -> glommio::net::UdpSocket {
+/// Hands the waiting end of a shard's bell over to glommio's reactor.
+pub(super) fn glommio_bell(bell: std::os::unix::net::UnixStream) -> glommio::net::UnixStream {
     let fd = bell.into_raw_fd();
     // SAFETY: the descriptor was just given up by its only owner.
-    unsafe { glommio::net::UdpSocket::from_raw_fd(fd) }
+    unsafe { glommio::net::UnixStream::from_raw_fd(fd) }
 }
 
 /// A second handle of a connected stream, so that one task can read while another writes.
