@@ -44,6 +44,7 @@ pub mod peer;
 pub mod reader;
 mod reassembly;
 pub mod record;
+pub mod register;
 pub mod replicator;
 pub mod ring;
 pub mod seal;
