@@ -49,6 +49,7 @@ pub mod replicator;
 pub mod ring;
 pub mod seal;
 pub mod takeover;
+pub mod view;
 
 pub use config::RingConfig;
 pub use counters::RingCounters;
@@ -61,3 +62,4 @@ pub use replicator::{
 };
 pub use ring::{Applied, Cursor, Origin, Recovery, Ring};
 pub use seal::ClusterKeys;
+pub use view::{Adoption, Durable, View, ViewConfig, ViewMessage, Views, VoteStore};
