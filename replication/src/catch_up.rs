@@ -41,47 +41,82 @@ pub(crate) struct Giver {
 
 #[derive(Debug)]
 struct Walk {
-    scope: Scope,
-    /// View in which it began: what it brings is what was known in that view or later.
-    view: u32,
+    /// What the mark at the end will say.
+    mark: Mark,
     cursor: Cursor,
-    xor: u64,
-    count: u32,
     started: u64,
     bytes: u64,
     next_at: u64,
+}
+
+/// What stands at the end of a catch-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mark {
+    pub(crate) scope: Scope,
+    /// The giver was alive when the walk began: what it did not bring, it does not own.
+    pub(crate) is_final: bool,
+    /// View in which the walk began: it brought what was known in that view or later.
+    pub(crate) view: u32,
+    xor: u64,
+    pub(crate) count: u32,
+}
+
+impl Mark {
+    /// All but view and count, in the place of a call id.
+    pub(crate) fn as_id(self) -> CallId {
+        let high = self.scope as u128 | u128::from(self.is_final) << 8;
+        CallId::from_u128(high << 64 | u128::from(self.xor))
+    }
+
+    pub(crate) fn parse(id: CallId, version: Version) -> Self {
+        let (scope, is_final) = ((id.as_u128() >> 64) as u8, id.as_u128() >> 72 & 1 == 1);
+        let (view, count) = (version.epoch, version.ver);
+        Self {
+            scope: Scope::from_u8(scope),
+            is_final,
+            view,
+            xor: id.as_u128() as u64,
+            count,
+        }
+    }
 }
 
 /// What the walk has for the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Walked {
     Record(CallId, Version, EntryKind),
-    End { view: u32, xor: u64, count: u32 },
+    End(Mark),
     Wait,
 }
 
 impl Giver {
     /// Begins a walk, or begins it again.
-    pub(crate) fn start(&mut self, scope: Scope, view: u32, now: u64) {
+    pub(crate) fn start(&mut self, scope: Scope, view: u32, is_final: bool, now: u64) {
         self.number += 1;
         self.marked = None;
-        let cursor = Cursor::default();
-        let (xor, count, bytes) = (0, 0, 0);
-        self.walk = Some(Walk {
+        let mark = Mark {
             scope,
+            is_final,
             view,
+            xor: 0,
+            count: 0,
+        };
+        let cursor = Cursor::default();
+        self.walk = Some(Walk {
+            mark,
             cursor,
-            xor,
-            count,
             started: now,
-            bytes,
+            bytes: 0,
             next_at: now,
         });
     }
 
     /// Whether what is under way is, or includes, a catch-up of this scope in this view.
     pub(crate) fn is_giving(&self, scope: Scope, view: u32) -> bool {
-        let walk = self.walk.as_ref().map(|walk| (walk.scope, walk.view));
+        let walk = self
+            .walk
+            .as_ref()
+            .map(|walk| (walk.mark.scope, walk.mark.view));
         let serves =
             |(giving, in_view)| in_view == view && (giving == scope || giving == Scope::All);
         walk.or(self.marked).is_some_and(serves)
@@ -123,15 +158,15 @@ impl Giver {
         }
         while let Some(record) = ring.walk(&mut walk.cursor) {
             let meta = record.meta;
-            let wanted = match walk.scope {
+            let wanted = match walk.mark.scope {
                 Scope::All => true,
                 Scope::Targets => meta.owner == ring.node() && is_target(meta.id),
             };
             if !wanted {
                 continue;
             }
-            walk.count += 1;
-            walk.xor ^= fingerprint(meta.id);
+            walk.mark.count += 1;
+            walk.mark.xor ^= fingerprint(meta.id);
             walk.bytes += record_size(record.payload.len());
             // Time by which that many bytes may have gone out.
             let spent = u128::from(walk.bytes) * 1_000_000_000 / u128::from(bytes_per_s.max(1));
@@ -143,10 +178,10 @@ impl Giver {
             };
             return Walked::Record(meta.id, meta.version, kind);
         }
-        let (scope, view, xor, count) = (walk.scope, walk.view, walk.xor, walk.count);
+        let mark = walk.mark;
         self.walk = None;
-        self.marked = Some((scope, view));
-        Walked::End { view, xor, count }
+        self.marked = Some((mark.scope, mark.view));
+        Walked::End(mark)
     }
 }
 
@@ -199,22 +234,15 @@ impl Marks {
         }
     }
 
-    pub(crate) fn is_complete(&self, xor: u64, count: u32) -> bool {
-        !self.overflowed && (self.xor, self.count) == (xor, count)
+    pub(crate) fn is_complete(&self, mark: &Mark) -> bool {
+        !self.overflowed && (self.xor, self.count) == (mark.xor, mark.count)
     }
 
     /// Drops the copies of `owner`'s calls that it did not mention; says how many.
     pub(crate) fn forget_unmarked(&mut self, ring: &mut Ring, owner: u16) -> u64 {
-        let unknown: Vec<CallId> = ring
-            .iter_live()
-            .filter(|record| record.meta.owner == owner && !self.ids.contains(&record.meta.id))
-            .map(|record| record.meta.id)
-            .collect();
-        for &id in &unknown {
-            ring.forget(id);
-        }
+        let forgotten = ring.forget_owned_by(owner, |id| !self.ids.contains(&id));
         self.ids = HashSet::new();
-        unknown.len() as u64
+        forgotten
     }
 }
 

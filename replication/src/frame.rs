@@ -199,7 +199,7 @@ pub enum EntryKind {
     Del,
     /// This version is superseded; the newer one has its own number.
     Skip,
-    /// End of a catch-up: `id` is the xor of what was sent, `version` its tag and count.
+    /// End of a catch-up; `id` and `version` say of which, and what it brought.
     Mark,
 }
 
@@ -385,8 +385,6 @@ pub const TAG: usize = 16;
 pub const FLAG_URGENT: u8 = 1;
 /// Flag of an entry that a catch-up walk sends.
 pub const ENTRY_SYNC: u8 = 1;
-/// Flag of a mark whose giver is alive in the view: what it did not send, it does not own.
-pub const ENTRY_FINAL: u8 = 2;
 /// Longest datagram on a LAN with jumbo frames; buffers are this long.
 pub const DATAGRAM_BYTES_MAX: usize = 8972;
 /// Longest datagram that crosses any Ethernet in one piece.

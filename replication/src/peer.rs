@@ -21,10 +21,10 @@ mod outgoing;
 
 use self::incoming::Incoming;
 use self::outgoing::Outgoing;
-use crate::catch_up::{Giver, Scope, Walked};
+use crate::catch_up::{Giver, Mark, Scope, Walked};
 use crate::frame::{
-    Bytes, DATAGRAM_BYTES_ETHERNET, ENTRY, ENTRY_FINAL, Entry, EntryKind, FLAG_URGENT, FrameKind,
-    HEAD, Head, STREAM, Stream, TAG,
+    Bytes, DATAGRAM_BYTES_ETHERNET, ENTRY, Entry, EntryKind, FLAG_URGENT, FrameKind, HEAD, Head,
+    STREAM, Stream, TAG,
 };
 use crate::reassembly::PIECE;
 use crate::record::{CallId, Kind, Meta, Version};
@@ -113,7 +113,8 @@ impl Link {
         self.incoming = Incoming::new(&self.config);
         self.giver = Giver::default();
         if incarnation.is_some() && self.is_giving {
-            self.giver.start(Scope::Targets, self.view, now);
+            self.giver
+                .start(Scope::Targets, self.view, self.is_giving, now);
         }
     }
 
@@ -126,10 +127,11 @@ impl Link {
             self.sync_request = None;
         }
         self.view = view;
-        if is_alive && !self.is_giving && self.admitted.is_some() {
-            self.giver.start(Scope::Targets, self.view, now);
+        let was_giving = std::mem::replace(&mut self.is_giving, is_alive);
+        if is_alive && !was_giving && self.admitted.is_some() {
+            self.giver
+                .start(Scope::Targets, self.view, self.is_giving, now);
         }
-        self.is_giving = is_alive;
     }
 
     /// Takes other cluster keys.
@@ -162,7 +164,7 @@ impl Link {
 
     /// Fills the peer anew.
     pub fn start_sync(&mut self, scope: Scope, now: u64) {
-        self.giver.start(scope, self.view, now);
+        self.giver.start(scope, self.view, self.is_giving, now);
     }
 
     /// Takes a datagram, stores what it brings and tells `on` what it means.
@@ -204,7 +206,7 @@ impl Link {
                 // An answer under another view would be worth nothing to the one who asks.
                 let scope = Scope::from_u8(scope);
                 if view == self.view && !self.giver.is_giving(scope, view) {
-                    self.giver.start(scope, view, now);
+                    self.giver.start(scope, view, self.is_giving, now);
                 }
             }
             FrameKind::View | FrameKind::Forward => self.counters.body_malformed += 1,
@@ -235,7 +237,6 @@ impl Link {
         let limit = buffer.len().min(self.config.datagram_bytes_max);
         let body = buffer.get_mut(HEAD..limit.checked_sub(TAG)?)?;
         self.out.sync = self.giver.number();
-        self.out.final_marks = self.is_giving;
         let (len, entries) = self.out.fill(now, ring, body, &mut self.counters);
         if entries == 0 && self.incoming.ack_at.is_none_or(|at| now < at) {
             return None;
@@ -309,7 +310,8 @@ impl Link {
         // What waited is void: the walk covers it. The base tells the peer not to wait either.
         self.counters.queue_overflows += 1;
         self.out.drop_all();
-        self.giver.start(Scope::Targets, self.view, now);
+        self.giver
+            .start(Scope::Targets, self.view, self.is_giving, now);
     }
 
     fn walk(&mut self, now: u64, ring: &Ring, is_target: &dyn Fn(CallId) -> bool) {
@@ -318,13 +320,13 @@ impl Link {
             let (rate, number) = (self.config.sync_bytes_per_s, self.giver.number());
             match self.giver.next(now, rate, ring, is_target) {
                 Walked::Record(id, version, kind) => self.out.push(id, version, kind, number),
-                Walked::End { view, xor, count } => {
+                Walked::End(mark) => {
                     let version = Version {
-                        epoch: view,
-                        ver: count,
+                        epoch: mark.view,
+                        ver: mark.count,
                     };
-                    let id = CallId::from_u128(xor.into());
-                    self.out.push(id, version, EntryKind::Mark, number);
+                    self.out
+                        .push(mark.as_id(), version, EntryKind::Mark, number);
                 }
                 Walked::Wait => break,
             }
@@ -464,26 +466,24 @@ impl Link {
         if entry.number != self.incoming.cumulative + 1 {
             return false;
         }
-        let (xor, count) = (entry.id.as_u128() as u64, entry.version.ver);
-        if !self.incoming.marks.is_complete(xor, count) {
+        let mark = Mark::parse(entry.id, entry.version);
+        if !self.incoming.marks.is_complete(&mark) {
             self.counters.syncs_incomplete += 1;
             self.sync_request = Some((Scope::All, self.view));
             return true;
         }
-        if entry.flags & ENTRY_FINAL != 0 {
+        if mark.is_final {
             let peer = self.channel.ends().peer;
             self.counters.calls_forgotten += self.incoming.marks.forget_unmarked(ring, peer);
         }
         self.counters.syncs_completed += 1;
-        if self
-            .sync_request
-            .is_some_and(|(_, view)| view == entry.version.epoch)
-        {
-            self.sync_request = None;
+        // A walk that brings only what this node should hold proves nothing about the rest.
+        if mark.scope == Scope::All {
+            if self.sync_request.is_some_and(|(_, view)| view == mark.view) {
+                self.sync_request = None;
+            }
+            on(LinkEvent::Synced { view: mark.view });
         }
-        on(LinkEvent::Synced {
-            view: entry.version.epoch,
-        });
         true
     }
 }

@@ -344,6 +344,12 @@ impl Replicator {
         [links, hold].into_iter().flatten().min()
     }
 
+    /// Incarnation this replication runs under; another one needs a new `Replicator`.
+    #[must_use]
+    pub fn incarnation(&self) -> u32 {
+        self.config.incarnation
+    }
+
     /// Link to a peer.
     #[must_use]
     pub fn link(&self, peer: u16) -> Option<&Link> {

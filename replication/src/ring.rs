@@ -56,6 +56,22 @@ impl Ring {
         self.old.end_use();
     }
 
+    /// Forgets the live calls `owner` owns that `is_stale` picks; says how many. For copies whose
+    /// owner no longer knows them, and, once a view is settled, for those whose owner is dead in
+    /// it: whoever adopted such a call has sent it to its new places, so what still names the
+    /// dead owner is a leftover, and would rise as a zombie at a later takeover.
+    pub fn forget_owned_by(&mut self, owner: u16, is_stale: impl Fn(CallId) -> bool) -> u64 {
+        let stale: Vec<CallId> = self
+            .iter_live()
+            .filter(|record| record.meta.owner == owner && is_stale(record.meta.id))
+            .map(|record| record.meta.id)
+            .collect();
+        for &id in &stale {
+            self.forget(id);
+        }
+        stale.len() as u64
+    }
+
     /// Gives the memory back as it stands, young first, as a kill would leave it.
     #[must_use]
     pub fn into_maps(self) -> (Map, Map) {

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::{LinkConfig, LinkCounters, RECEIVE_WINDOW};
-use crate::frame::{ENTRY_FINAL, ENTRY_SYNC, Entry, EntryKind, STREAM, Stream};
+use crate::frame::{ENTRY_SYNC, Entry, EntryKind, STREAM, Stream};
 use crate::reassembly::PIECE;
 use crate::record::{CallId, Kind, Version};
 use crate::ring::Ring;
@@ -48,7 +48,6 @@ pub(super) struct Outgoing {
     pub(super) urgent: bool,
     /// Newest catch-up: entries of former ones no longer count.
     pub(super) sync: u32,
-    pub(super) final_marks: bool,
 }
 
 impl Outgoing {
@@ -67,7 +66,6 @@ impl Outgoing {
             rttvar: 0,
             urgent: false,
             sync: 0,
-            final_marks: false,
         }
     }
 
@@ -212,7 +210,6 @@ impl Outgoing {
             if slot.sync != self.sync {
                 entry.kind = EntryKind::Skip;
             }
-            entry.flags |= if self.final_marks { ENTRY_FINAL } else { 0 };
         } else {
             match ring.newest_or_tombstone(slot.id) {
                 Some(held) => {
