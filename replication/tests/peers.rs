@@ -675,3 +675,48 @@ fn a_tombstone_arrives_even_after_it_left_the_ring() {
         Some(Kind::Del)
     );
 }
+
+#[test]
+fn a_joiner_that_is_asked_for_everything_it_has_makes_nobody_forget() {
+    let mut world = World::new(2, 2, 4, 0);
+    let (mut a, mut b) = (Vec::new(), Vec::new());
+    traffic(&mut world, 0, &mut a, 30, Mode::Async);
+    traffic(&mut world, 1, &mut b, 30, Mode::Async);
+    world.settle();
+    let of_b = world.fingerprint(0, 1);
+    assert!(of_b.0 > 0);
+    // It has lost its memory, and is asked before it was filled.
+    world.nodes[1] = Node::new(1, 2, 2, &[0, 1], None);
+    world.members[1] = Member {
+        node: 1,
+        incarnation: 2,
+        standing: Standing::Joining,
+    };
+    world.enter_view();
+    let view = world.view;
+    world.nodes[0].replicator.request_sync(1, view);
+    world.settle();
+    assert!(world.synced.contains(&(0, 1, view)), "its answer counts");
+    assert_eq!(
+        world.fingerprint(0, 1),
+        of_b,
+        "but what it does not know may still exist"
+    );
+}
+
+#[test]
+fn the_end_of_a_partial_catch_up_is_no_answer_to_a_request_for_everything() {
+    let mut world = World::new(3, 2, 4, 0);
+    let mut ids = Vec::new();
+    traffic(&mut world, 0, &mut ids, 30, Mode::Async);
+    world.settle();
+    world.members[2].standing = Standing::Dead;
+    world.enter_view();
+    world.settle();
+    let link = world.nodes[1].replicator.link(0).expect("peer").counters();
+    assert!(
+        link.syncs_completed > 1,
+        "the change of view has moved calls"
+    );
+    assert_eq!(world.synced, [], "nobody asked for everything");
+}
