@@ -21,7 +21,7 @@ use super::stream::Connections;
 use super::sys::{self, Receiver, Sender};
 use super::udp;
 use super::wake::Bell;
-use super::{calls_json, NodeError};
+use super::{NodeError, calls_json};
 use crate::b2bua::Origin;
 use crate::env::ListenerId;
 use crate::shard::{Parts, Shard, Taken};
@@ -214,7 +214,11 @@ impl Turn {
         let mut shard = self.shard.borrow_mut();
         if let Taken::Elsewhere(other) = shard.handle_datagram(now, origin, bytes) {
             let copy = shard.env().pool.copy_of(bytes);
-            let hop = Hop { from: origin.from, listener: origin.listener, bytes: copy };
+            let hop = Hop {
+                from: origin.from,
+                listener: origin.listener,
+                bytes: copy,
+            };
             let refused = match self.inlets.get(usize::from(other)) {
                 Some(inlet) => inlet.hand_over(hop).err(),
                 None => Some(hop),

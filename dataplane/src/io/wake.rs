@@ -51,7 +51,15 @@ impl Doorbell {
     pub(super) fn new() -> io::Result<(Self, UnixStream)> {
         let (sender, receiver) = UnixStream::pair()?;
         sender.set_nonblocking(true)?;
-        Ok((Self { shared: Arc::new(Shared { rung: AtomicBool::new(false), sender }) }, receiver))
+        Ok((
+            Self {
+                shared: Arc::new(Shared {
+                    rung: AtomicBool::new(false),
+                    sender,
+                }),
+            },
+            receiver,
+        ))
     }
 
     /// Wakes the shard. Cheap when it was woken before and has not looked yet.

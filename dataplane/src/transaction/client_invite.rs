@@ -60,7 +60,10 @@ mod tests {
 
     #[test]
     fn the_request_is_repeated_until_something_is_heard_then_never_again() {
-        assert_eq!(step(State::Calling, Event::Fired(Timer::A)).acts, &[Send, Rearm(Timer::A)]);
+        assert_eq!(
+            step(State::Calling, Event::Fired(Timer::A)).acts,
+            &[Send, Rearm(Timer::A)]
+        );
         let ringing = step(State::Calling, Event::Provisional);
         assert_eq!(ringing.acts, &[StopAll, ToUser]);
         assert_eq!(step(ringing.next, Event::Fired(Timer::A)).acts, &[]);
