@@ -19,6 +19,7 @@ mod bridge;
 mod call;
 mod call_state;
 mod in_dialog;
+mod orphan;
 mod pair;
 mod routing;
 mod set_up;
@@ -165,7 +166,7 @@ impl B2bua {
         origin: Origin,
     ) {
         if !self.calls.contains_key(user.call) {
-            return;
+            return self.on_orphan_response(env, id, user, response, origin);
         }
         match user.role {
             Role::InviteClient => self.on_invite_response(env, id, user, response, origin),

@@ -210,6 +210,7 @@ impl B2bua {
         client: TxnId,
         reasons: &[&[u8]],
     ) {
+        self.layer.abandon(env, client);
         if self.layer.is_proceeding(client) {
             self.send_cancel(env, client, key, reasons);
         } else if self.layer.is_open(client) {

@@ -26,7 +26,8 @@ impl B2bua {
             Expired::NoAck(id, user) if self.calls.contains_key(user.call) => {
                 self.on_ack_missing(env, id, user);
             }
-            Expired::NoAnswer(..) | Expired::NoAck(..) => {}
+            Expired::NoAnswer(_, user) => self.on_orphan_unanswered(env, user),
+            Expired::NoAck(..) => {}
         }
     }
 

@@ -84,6 +84,30 @@ impl Dialog {
         dialog
     }
 
+    /// The dialog of a request we sent (12.1.2), from the request itself: for responses that
+    /// come when the call is no longer there.
+    #[must_use]
+    pub fn from_own_request(
+        texts: &mut Texts,
+        request: &Message<'_>,
+        peer: SocketAddr,
+        listener: ListenerId,
+    ) -> Self {
+        let mut dialog = Self::new(peer, listener);
+        dialog.call_id = texts.add(request.call_id());
+        dialog.local_tag = texts.add(request.from_tag().unwrap_or_default());
+        dialog.remote_tag = texts.add(request.to_tag().unwrap_or_default());
+        dialog.local = add_address(texts, request.from());
+        dialog.remote = add_address(texts, request.to());
+        let start = texts.len();
+        for (place, route) in request.values(HeaderId::Route).enumerate() {
+            texts.add_parts(&[if place == 0 { b"" } else { b", " }, route]);
+        }
+        dialog.route_set = texts.since(start);
+        dialog.remote_target = texts.add(request.request_uri());
+        dialog
+    }
+
     /// Completes the dialog from a response that establishes it (12.1.2): we are the UAC.
     pub fn establish(&mut self, texts: &mut Texts, response: &Message<'_>, from: SocketAddr) {
         texts.replace(&mut self.remote_tag, response.to_tag().unwrap_or_default());

@@ -40,6 +40,8 @@ pub const fn step(state: State, event: Event) -> Step<State> {
     match (state, event) {
         (Calling, Event::Fired(Timer::A)) => to(Calling, &[Send, Rearm(Timer::A)]),
         (Calling, Event::Fired(Timer::B)) => to(Completed, &[StopAll, TimedOut, End]),
+        // Armed in Proceeding only for an INVITE that was given up (`Layer::abandon`).
+        (Proceeding, Event::Fired(Timer::B)) => to(Completed, &[StopAll, TimedOut, End]),
         (Calling, Event::Provisional) => to(Proceeding, &[StopAll, ToUser]),
         (Proceeding, Event::Provisional) => to(Proceeding, &[ToUser]),
         (Calling | Proceeding, Event::Success) => to(Accepted, &[StopAll, ToUser, Arm(Timer::M)]),
@@ -67,7 +69,12 @@ mod tests {
         let ringing = step(State::Calling, Event::Provisional);
         assert_eq!(ringing.acts, &[StopAll, ToUser]);
         assert_eq!(step(ringing.next, Event::Fired(Timer::A)).acts, &[]);
-        assert_eq!(step(ringing.next, Event::Fired(Timer::B)).acts, &[]);
+    }
+
+    #[test]
+    fn the_wait_for_the_end_of_a_given_up_invite_is_bounded() {
+        let ringing = step(State::Calling, Event::Provisional).next;
+        assert_eq!(step(ringing, Event::Fired(Timer::B)).acts, &[StopAll, TimedOut, End]);
     }
 
     #[test]

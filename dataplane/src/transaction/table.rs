@@ -78,6 +78,8 @@ struct Transaction<U> {
     to_has_tag: bool,
     // The CANCEL of an INVITE, whose answer carries the INVITE's branch.
     cancel: Option<TxnId>,
+    // Nobody wants the INVITE answered any more: it is not waited for without end.
+    abandoned: bool,
     key: Option<ServerKey>,
     source: Option<ServerKey>,
     armed: [Option<TimerHandle>; 2],
@@ -208,6 +210,7 @@ impl<U: Copy> Layer<U> {
             cseq: request.cseq().0,
             to_has_tag: request.to_tag().is_some(),
             cancel: None,
+            abandoned: false,
             key: Some(key),
             source,
             armed: [None; 2],
@@ -244,6 +247,7 @@ impl<U: Copy> Layer<U> {
             cseq: 0,
             to_has_tag: false,
             cancel: None,
+            abandoned: false,
             key: None,
             source: None,
             armed: [None; 2],
@@ -280,6 +284,18 @@ impl<U: Copy> Layer<U> {
         self.start_client(env, id, cseq, request);
     }
 
+    /// Bounds the wait for the final response to an INVITE that was, or will be, cancelled: a
+    /// peer that is gone sends none (RFC 3261 9.1, and 17.1.1.2 knows no end of Proceeding).
+    pub fn abandon(&mut self, env: &mut Env, id: TxnId) {
+        let Some(txn) = self.table.get_mut(id) else { return };
+        if std::mem::replace(&mut txn.abandoned, true) {
+            return;
+        }
+        if txn.machine == Machine::ClientInvite(client_invite::State::Proceeding) {
+            arm(env, &self.timers, txn, id, Timer::B, true);
+        }
+    }
+
     /// Takes a response whose branch names `id`. Tells whether the user must see it.
     pub fn on_response(&mut self, env: &mut Env, id: TxnId, response: &Message<'_>) -> Option<U> {
         let txn = self.table.get(id)?;
@@ -294,7 +310,15 @@ impl<U: Copy> Layer<U> {
         let user = txn.user;
         let event = event_of_status(response.status());
         let acts = self.step(id, event)?;
-        self.run(env, id, acts, Some(response)).then_some(user)
+        let to_user = self.run(env, id, acts, Some(response));
+        if event == Event::Provisional
+            && let Some(txn) = self.table.get_mut(id).filter(|txn| txn.abandoned)
+            && txn.machine == Machine::ClientInvite(client_invite::State::Proceeding)
+            && txn.armed[Timer::B.slot()].is_none()
+        {
+            arm(env, &self.timers, txn, id, Timer::B, true);
+        }
+        to_user.then_some(user)
     }
 
     /// Begins a response: status line and every header that the request dictates. The caller
