@@ -44,6 +44,8 @@ impl B2bua {
             return self.refuse(env, request, origin, 500, b"CSeq Out Of Order", b"");
         }
         leg.remote_cseq = Some(cseq);
+        // A survivor has to go on from the CSeq numbers seen and used last.
+        self.touch(call);
         let phase = self.calls[call].state.phase;
         match request.method() {
             Method::Bye => self.on_bye(env, key, call, side, request, origin),
@@ -270,6 +272,7 @@ impl B2bua {
         if status == 100 {
             return;
         }
+        self.touch(key);
         if invite && (200..300).contains(&status) {
             let bridged = self.calls[key].invites[to.index()].as_ref();
             let known = bridged.is_some_and(|bridged| bridged.client == Some(id));
