@@ -497,8 +497,8 @@ impl B2bua {
         }
     }
 
-    // A 2xx to a re-INVITE that nobody waits for any more still gets its ACK.
-    fn acknowledge_alone(&mut self, env: &mut Env, key: CallKey, to: Side, cseq: u32) {
+    /// A 2xx that nobody waits for any more still gets its ACK.
+    pub(super) fn acknowledge_alone(&mut self, env: &mut Env, key: CallKey, to: Side, cseq: u32) {
         let mut out = env.pool.take();
         self.write_ack(&mut out, key, to, cseq, None, None);
         let leg = &self.calls[key].state.legs[to.index()];
