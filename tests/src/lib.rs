@@ -1,4 +1,11 @@
 //! Simulator and reference models used by the tests.
 
+pub mod cdf;
+pub mod checks;
 pub mod exercise;
+pub mod net;
 pub mod process;
+pub mod random;
+pub mod sim;
+pub mod store;
+pub mod ua;

@@ -41,27 +41,66 @@ impl B2bua {
         let cseq = request.cseq().0;
         if leg.remote_cseq.is_some_and(|seen| cseq <= seen) {
             // RFC 3261 12.2.2. An equal number in another transaction is as wrong.
-            return self.refuse(env, request, origin, 500, b"CSeq Out Of Order", b"");
+            let (status, reason) = (500, b"CSeq Out Of Order");
+            return self.decline(env, key, (call, side), request, origin, status, reason, b"");
         }
         leg.remote_cseq = Some(cseq);
+        // A survivor has to go on from the CSeq numbers seen and used last.
+        self.touch(call);
         let phase = self.calls[call].state.phase;
         match request.method() {
             Method::Bye => self.on_bye(env, key, call, side, request, origin),
             _ if phase == Phase::Ended => {
-                self.refuse(
-                    env,
-                    request,
-                    origin,
-                    481,
-                    b"Call/Transaction Does Not Exist",
-                    b"",
-                );
+                let (status, reason) = (481, b"Call/Transaction Does Not Exist");
+                self.decline(env, key, (call, side), request, origin, status, reason, b"");
             }
             Method::Invite if phase == Phase::SettingUp => {
                 let extra = b"Retry-After: 2\r\n";
-                self.refuse(env, request, origin, 500, b"Server Internal Error", extra);
+                let (status, reason) = (500, b"Server Internal Error");
+                self.decline(
+                    env,
+                    key,
+                    (call, side),
+                    request,
+                    origin,
+                    status,
+                    reason,
+                    extra,
+                );
             }
             _ => self.relay(env, key, call, side, fork, request, origin),
+        }
+    }
+
+    // Answers a request of a dialog with a failure, in a transaction: what is judged by the state
+    // of the call must not be judged again when the request is repeated.
+    #[allow(clippy::too_many_arguments)]
+    fn decline(
+        &mut self,
+        env: &mut Env,
+        key: ServerKey,
+        (call, side): (CallKey, Side),
+        request: &Message<'_>,
+        origin: Origin,
+        status: u16,
+        reason: &[u8],
+        extra: &[u8],
+    ) {
+        let user = User {
+            call,
+            side,
+            role: Role::Local,
+            link: None,
+            fork: 0,
+            at: env.now.wall,
+        };
+        let server = self
+            .layer
+            .open_server(env, key, request, origin.from, origin.listener, user);
+        if let Some(mut out) = self.layer.begin_response(env, server, status, reason, None) {
+            out.extend_from_slice(extra);
+            compose::end_without_body(&mut out);
+            self.layer.send_response(env, server, status, out);
         }
     }
 
@@ -97,11 +136,21 @@ impl B2bua {
         if !bridge::requires_only_known(request) {
             let mut extra = env.pool.take();
             bridge::unsupported(&mut extra, request);
-            self.refuse(env, request, origin, 420, b"Bad Extension", &extra);
+            let (status, reason) = (420, b"Bad Extension");
+            self.decline(
+                env,
+                key,
+                (call, side),
+                request,
+                origin,
+                status,
+                reason,
+                &extra,
+            );
             return env.pool.give(extra);
         }
         let refreshes = matches!(request.method(), Method::Invite | Method::Update);
-        if refreshes && !self.may_offer(env, call, side, request, origin) {
+        if refreshes && !self.may_offer(env, key, (call, side), request, origin) {
             return;
         }
         if is_dialog_method(request.method()) {
@@ -130,11 +179,12 @@ impl B2bua {
     fn may_offer(
         &mut self,
         env: &mut Env,
-        key: CallKey,
-        side: Side,
+        server: ServerKey,
+        (key, side): (CallKey, Side),
         request: &Message<'_>,
         origin: Origin,
     ) -> bool {
+        let leg = (key, side);
         let call = &self.calls[key];
         let invite = request.method() == Method::Invite;
         let offers = invite || bridge::sdp_of(request).is_some();
@@ -143,12 +193,14 @@ impl B2bua {
         let established = call.is_up();
         if offers && established && ours.is_some_and(|invite| !invite.answered) {
             // RFC 3261 14.2, RFC 3311 5.2: an offer of ours is on its way to this peer.
-            self.refuse(env, request, origin, 491, b"Request Pending", b"");
+            let (status, reason) = (491, b"Request Pending");
+            self.decline(env, server, leg, request, origin, status, reason, b"");
             return false;
         }
         if invite && theirs.is_some_and(|invite| invite.ack.is_empty()) {
             let extra = b"Retry-After: 3\r\n";
-            self.refuse(env, request, origin, 500, b"Server Internal Error", extra);
+            let (status, reason) = (500, b"Server Internal Error");
+            self.decline(env, server, leg, request, origin, status, reason, extra);
             return false;
         }
         match session_timer::judge_request(self.config.sip.session, request, env.now.wall) {
@@ -156,14 +208,8 @@ impl B2bua {
                 let mut extra = env.pool.take();
                 let floor = u64::from(self.config.sip.session.min_se_s);
                 write::header_number(&mut extra, HeaderId::MinSe, floor);
-                self.refuse(
-                    env,
-                    request,
-                    origin,
-                    422,
-                    b"Session Interval Too Small",
-                    &extra,
-                );
+                let (status, reason) = (422, b"Session Interval Too Small");
+                self.decline(env, server, leg, request, origin, status, reason, &extra);
                 env.pool.give(extra);
                 false
             }
@@ -322,6 +368,7 @@ impl B2bua {
         if status == 100 {
             return;
         }
+        self.touch(key);
         if invite && (200..300).contains(&status) {
             let bridged = self.calls[key].invites[to.index()].as_ref();
             let known = bridged.is_some_and(|bridged| bridged.client == Some(id));
@@ -521,8 +568,8 @@ impl B2bua {
         }
     }
 
-    // A 2xx to a re-INVITE that nobody waits for any more still gets its ACK.
-    fn acknowledge_alone(&mut self, env: &mut Env, key: CallKey, to: Side, cseq: u32) {
+    /// A 2xx that nobody waits for any more still gets its ACK.
+    pub(super) fn acknowledge_alone(&mut self, env: &mut Env, key: CallKey, to: Side, cseq: u32) {
         let mut out = env.pool.take();
         self.write_ack(&mut out, key, to, cseq, None, None);
         let leg = &self.calls[key].state.legs[to.index()];

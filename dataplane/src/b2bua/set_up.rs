@@ -342,13 +342,16 @@ impl B2bua {
     ) {
         let call = &self.calls[user.call];
         let winner = call.state.texts.get(call.state.legs[1].remote_tag);
-        let answered = call.invites[0]
-            .as_ref()
-            .is_some_and(|invite| invite.answered);
-        if answered && response.to_tag().unwrap_or_default() == winner {
-            return self.repeat_ack(env, user.call, Side::Originating);
+        if call.state.answered.is_some() && response.to_tag().unwrap_or_default() == winner {
+            let bridged = call.invites[0].as_ref();
+            if bridged.is_some_and(|bridged| bridged.client == Some(id)) {
+                return self.repeat_ack(env, user.call, Side::Originating);
+            }
+            // A re-INVITE has taken the place of the first one, whose ACK was lost or overtaken.
+            let cseq = response.cseq().0;
+            return self.acknowledge_alone(env, user.call, user.side, cseq);
         }
-        if answered || call.set_up.over || call.state.phase != Phase::SettingUp {
+        if call.set_up.over || call.state.phase != Phase::SettingUp {
             // Another fork answered too, or the caller gave up first (RFC 3261 13.2.2.4, 9.1).
             self.acknowledge_and_end(env, user.call, response, origin);
             return self.close_client(env, user.call, id);

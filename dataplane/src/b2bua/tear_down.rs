@@ -296,6 +296,7 @@ impl B2bua {
         env.pool.give(ack);
         self.layer.start_client(env, txn, bye_cseq, bye);
         self.calls[key].state.texts.truncate(used);
+        self.touch(key);
     }
 
     /// Answers a server transaction with nothing but a status.

@@ -110,6 +110,7 @@ impl B2bua {
     // UPDATE without SDP if the peer knows UPDATE (RFC 4028 7.4), else a re-INVITE that repeats
     // the SDP sent last.
     fn send_refresh(&mut self, env: &mut Env, key: CallKey, side: Side) {
+        self.touch(key);
         let call = &mut self.calls[key];
         let busy = call.invites[side.other().index()]
             .as_ref()

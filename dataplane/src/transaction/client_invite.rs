@@ -74,7 +74,10 @@ mod tests {
     #[test]
     fn the_wait_for_the_end_of_a_given_up_invite_is_bounded() {
         let ringing = step(State::Calling, Event::Provisional).next;
-        assert_eq!(step(ringing, Event::Fired(Timer::B)).acts, &[StopAll, TimedOut, End]);
+        assert_eq!(
+            step(ringing, Event::Fired(Timer::B)).acts,
+            &[StopAll, TimedOut, End]
+        );
     }
 
     #[test]

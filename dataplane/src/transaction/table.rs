@@ -287,7 +287,9 @@ impl<U: Copy> Layer<U> {
     /// Bounds the wait for the final response to an INVITE that was, or will be, cancelled: a
     /// peer that is gone sends none (RFC 3261 9.1, and 17.1.1.2 knows no end of Proceeding).
     pub fn abandon(&mut self, env: &mut Env, id: TxnId) {
-        let Some(txn) = self.table.get_mut(id) else { return };
+        let Some(txn) = self.table.get_mut(id) else {
+            return;
+        };
         if std::mem::replace(&mut txn.abandoned, true) {
             return;
         }

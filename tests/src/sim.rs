@@ -1,0 +1,991 @@
+//! One node, its phones and its CDFs in one thread and in virtual time, from one seed.
+//!
+//! ```text
+//!  phones ── Net ── Shard (1..n) ── virtual TCP ── CDFs
+//!                     │   └ Records (backlog)
+//!                     └ Blobs (states)                 both outlive the shard
+//! ```
+//!
+//! [`World::run_until`] takes the next event, be it a datagram that arrives, a deadline of
+//! anybody or a misfortune of the plan, and plays the part of the shell: feed, settle, send.
+//! What crosses the node's edge is watched; whatever must never happen is noted in
+//! [`World::violations`].
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use charging::config::CtfConfig;
+use charging::ctf::Ctf;
+use charging::diameter::avp::Message as Diameter;
+use charging::diameter::peer::PeerConfig;
+use charging::diameter::routing::{IoAction, PeerIndex, RoutedPeer, Router, RouterConfig};
+use charging::rf::backlog::{Backlog, BacklogConfig};
+use charging::server::{CdfIo, ConnectionId, Fault};
+use charging::state::RecordType;
+use charging::time::{Now, UnixMillis};
+use dataplane::b2bua::{CallState, Origin, Phase, Place};
+use dataplane::config::Config;
+use dataplane::env::SplitMix64;
+use dataplane::shard::{AnyStore, Parts, Shard, Taken};
+use dataplane::sip::TokenKey;
+
+use crate::cdf::{Far, Link, identity};
+use crate::checks::Watch;
+use crate::net::Net;
+use crate::store::{Blobs, Records, archive};
+use crate::ua::{Phone, Plan};
+
+/// What a world is made of.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Shards of the node.
+    pub shards: u16,
+    /// The network of the phones.
+    pub net: Net,
+    /// What is added to the configuration's `[sip]` section and after it.
+    pub config: String,
+    /// Number of CDFs.
+    pub cdfs: usize,
+    /// Acct-Interim-Interval that the CDFs give.
+    pub interim_s: Option<u32>,
+    /// A planted fault.
+    pub sabotage: Sabotage,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            seed: 1,
+            shards: 1,
+            net: Net::PERFECT,
+            config: String::new(),
+            cdfs: 2,
+            interim_s: Some(30),
+            sabotage: Sabotage::None,
+        }
+    }
+}
+
+/// A fault planted to prove that the checks find it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sabotage {
+    /// None.
+    None,
+    /// Every seventh ACR gets its answer and is not kept.
+    LoseRecord,
+    /// Every fifth ACR comes a second time with other content.
+    ForgeRecord,
+    /// Timers of the shard do not fire.
+    NoTimers,
+    /// Committed states are forgotten from some moment on.
+    ForgetCommits,
+    /// Every ninth 2xx is sent with another status as well.
+    SecondFinal,
+}
+
+/// What can happen to the node and its CDFs.
+#[derive(Clone, Copy, Debug)]
+pub enum Misfortune {
+    /// The node's process ends and starts again after that time.
+    Restart(u64),
+    /// A CDF goes.
+    CdfDown(usize),
+    /// It comes back.
+    CdfUp(usize),
+    /// The connections to a CDF are cut.
+    Cut(usize),
+    /// Octets to and from a CDF vanish.
+    Black(usize),
+    /// They arrive again, on new connections.
+    Clear(usize),
+    /// The ACRs at a CDF suffer.
+    Fault(usize, Fault),
+    /// Octets need that long.
+    Slow(usize, u64),
+    /// From now on commits are forgotten.
+    Forget,
+}
+
+enum Event {
+    ToNode {
+        from: SocketAddr,
+        bytes: Vec<u8>,
+    },
+    ToPhone {
+        phone: usize,
+        bytes: Vec<u8>,
+    },
+    Phone(usize),
+    Up {
+        shard: usize,
+        far: usize,
+        id: ConnectionId,
+        bytes: Vec<u8>,
+    },
+    Down {
+        shard: usize,
+        far: usize,
+        id: ConnectionId,
+        bytes: Vec<u8>,
+    },
+    Connected {
+        shard: usize,
+        far: usize,
+        life: u32,
+    },
+    Misfortune(Misfortune),
+    Start,
+}
+
+struct Seat {
+    shard: Option<Shard>,
+    blobs: Blobs,
+    records: Records,
+    armed: Option<u64>,
+}
+
+/// Everything.
+pub struct World {
+    /// Milliseconds since the beginning.
+    pub now: u64,
+    /// The phones.
+    pub phones: Vec<Phone>,
+    /// The CDFs, primary first.
+    pub fars: Vec<Far>,
+    /// What crossed the node's edge.
+    pub watch: Watch,
+    /// What must never happen and did.
+    pub violations: Vec<String>,
+    /// A number that two equal runs share.
+    pub trace: u64,
+    /// How often the node was started anew.
+    pub restarts: u32,
+    /// Times at which the node was down: from, until.
+    pub outages: Vec<(u64, u64)>,
+    /// Whether a CDF ever misbehaved.
+    pub cdf_troubled: bool,
+    /// How it was made.
+    pub setup: Setup,
+    net: Net,
+    base: quanta::Instant,
+    rng: SplitMix64,
+    queue: BTreeMap<(u64, u64), Event>,
+    order: u64,
+    by_address: BTreeMap<SocketAddr, usize>,
+    seats: Vec<Seat>,
+    config: Arc<Config>,
+    acrs: u64,
+    finals: u64,
+    shown: Vec<usize>,
+}
+
+impl World {
+    /// A world whose node starts at once.
+    ///
+    /// # Panics
+    /// When the configuration is not valid.
+    #[must_use]
+    pub fn new(setup: Setup) -> Self {
+        let cdfs: Vec<_> = (0..setup.cdfs)
+            .map(|n| format!("\"192.0.2.{}:3868\"", n + 1))
+            .collect();
+        let text = format!(
+            "[node]\nname = \"node1\"\n[charging.rf]\nretry_interval_ms = 2000\nwatchdog_s = 6\n\
+             origin_realm = \"example\"\ncdf = [{}]\n[sip]\nlisten = [\"udp:{NODE}\"]\n{}",
+            cdfs.join(", "),
+            setup.config
+        );
+        let config = Config::parse(&text, Path::new("simulation")).expect("a valid configuration");
+        let fars = (0..setup.cdfs).map(|n| {
+            let address = config.rf.cdf[n];
+            Far::new(n, address, setup.interim_s)
+        });
+        let seat = || Seat {
+            shard: None,
+            blobs: Blobs::default(),
+            records: Records::default(),
+            armed: None,
+        };
+        let mut world = Self {
+            now: 0,
+            phones: Vec::new(),
+            fars: fars.collect(),
+            watch: Watch::default(),
+            violations: Vec::new(),
+            trace: 0xcbf2_9ce4_8422_2325,
+            restarts: 0,
+            outages: Vec::new(),
+            cdf_troubled: false,
+            net: setup.net,
+            base: quanta::Instant::now(),
+            rng: SplitMix64::new(setup.seed),
+            queue: BTreeMap::new(),
+            order: 0,
+            by_address: BTreeMap::new(),
+            seats: (0..setup.shards).map(|_| seat()).collect(),
+            config: Arc::new(config),
+            acrs: 0,
+            finals: 0,
+            shown: std::env::var("RINGTOLL_PHONES")
+                .map(|list| list.split(',').filter_map(|one| one.parse().ok()).collect())
+                .unwrap_or_default(),
+            setup,
+        };
+        world.start_node();
+        world
+    }
+
+    /// Adds a phone; gives its number, from which its address follows.
+    pub fn add_phone(&mut self, plan: Plan) -> usize {
+        let number = self.phones.len();
+        let address = phone_address(number);
+        let phone = Phone::new(number, address, node_address(), plan);
+        self.by_address.insert(address, number);
+        self.phones.push(phone);
+        self.arm_phone(number);
+        number
+    }
+
+    /// Adds a caller and a callee, the caller calling the callee by address. Gives the caller.
+    pub fn add_call(&mut self, mut caller: Plan, callee: Plan) -> usize {
+        let number = self.phones.len();
+        if caller.target.is_empty() {
+            caller.target = format!("sip:callee@{}", phone_address(number + 1));
+        }
+        caller.calls_at.get_or_insert(self.now);
+        self.add_phone(caller);
+        self.add_phone(callee);
+        number
+    }
+
+    /// Plans a misfortune.
+    pub fn befall(&mut self, at: u64, what: Misfortune) {
+        self.push(at, Event::Misfortune(what));
+    }
+
+    /// The generator of the world, for those who plan with it.
+    pub fn rng(&mut self) -> &mut SplitMix64 {
+        &mut self.rng
+    }
+
+    /// Plays until that millisecond.
+    pub fn run_until(&mut self, until: u64) {
+        for turn in 0_u64.. {
+            assert!(turn < TURNS_MAX, "the world does not come to rest");
+            let queued = self.queue.keys().next().map(|key| key.0);
+            let shards = self.seats.iter().filter_map(|seat| seat.armed);
+            let fars = self.fars.iter().filter_map(|far| far.cdf.next_deadline());
+            let fars = fars.map(|at| self.ms_of(at)).min();
+            let next = shards.chain(fars).chain(queued).min();
+            let Some(next) = next.filter(|next| *next <= until) else {
+                break;
+            };
+            self.now = self.now.max(next);
+            self.step();
+        }
+        self.now = self.now.max(until);
+    }
+
+    /// Ends all trouble and plays until everything has to be over.
+    pub fn heal_and_drain(&mut self) {
+        self.net = Net {
+            loss: 0,
+            duplicates: 0,
+            ..self.net
+        };
+        for place in 0..self.fars.len() {
+            self.happen(Misfortune::Fault(place, Fault::None));
+            self.happen(Misfortune::CdfUp(place));
+            self.happen(Misfortune::Clear(place));
+            self.fars[place].delay = 2;
+        }
+        self.run_until(self.now + DRAIN_MS);
+    }
+
+    fn step(&mut self) {
+        let due = self.queue.first_key_value().map(|(key, _)| *key);
+        if let Some(key) = due.filter(|key| key.0 <= self.now) {
+            let event = self.queue.remove(&key).expect("it is the first");
+            self.take(event);
+        }
+        for place in 0..self.seats.len() {
+            if self.seats[place].armed.is_some_and(|at| at <= self.now) {
+                self.turn(place, |_, _| ());
+            }
+        }
+        for place in 0..self.fars.len() {
+            let due = self.fars[place].cdf.next_deadline();
+            if due.is_some_and(|at| self.ms_of(at) <= self.now) {
+                let now = self.instant();
+                self.fars[place].cdf.handle_timeout(now);
+                self.serve_far(place);
+            }
+        }
+    }
+
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::ToNode { from, bytes } => self.reach_node(from, &bytes),
+            Event::ToPhone { phone, bytes } => {
+                self.note(1, &bytes);
+                self.show(phone, "in", &bytes);
+                self.phones[phone].handle_datagram(self.now, node_address(), &bytes);
+                self.after_phone(phone);
+            }
+            Event::Phone(phone) => {
+                self.phones[phone].handle_timeout(self.now);
+                self.after_phone(phone);
+            }
+            Event::Up {
+                shard,
+                far,
+                id,
+                bytes,
+            } => self.reach_far(shard, far, id, &bytes),
+            Event::Down {
+                shard,
+                far,
+                id,
+                bytes,
+            } => {
+                let link = self.fars[far].links.get(&shard);
+                if link.is_some_and(|link| link.id == id && !link.broken) {
+                    let now = self.instant();
+                    self.turn(shard, |shard, _| {
+                        shard
+                            .router()
+                            .handle_bytes(now, PeerIndex(far as u16), &bytes);
+                    });
+                }
+            }
+            Event::Connected { shard, far, life } => self.connect(shard, far, life),
+            Event::Misfortune(what) => self.happen(what),
+            Event::Start => self.start_node(),
+        }
+    }
+
+    // ---- the node
+
+    fn start_node(&mut self) {
+        let now = self.now_both();
+        for place in 0..self.seats.len() {
+            let parts = self.parts(place);
+            let states = self.seats[place].blobs.states();
+            let mut shard = Shard::new(parts, now);
+            shard.resume(now, states.into_iter());
+            self.seats[place].shard = Some(shard);
+            self.turn(place, |_, _| ());
+        }
+    }
+
+    fn parts(&mut self, place: usize) -> Parts {
+        let config = self.config.clone();
+        let epoch = 1_600_000_000 + self.restarts;
+        let host = format!("shard{place}.node1.example");
+        let seed = self.setup.seed ^ (u64::from(self.restarts) << 32) ^ place as u64;
+        let mut class = config.rf.class.clone();
+        class
+            .destination_realm
+            .clone_from(&config.rf.destination_realm);
+        let ctf = CtfConfig {
+            origin_host: host.clone(),
+            origin_realm: config.rf.origin_realm.clone(),
+            origin_state_id: Some(epoch),
+            boot_epoch_s: epoch,
+            shard: place as u32,
+            seed,
+            classes: vec![class],
+        };
+        let peers = config.rf.cdf.iter().map(|address| RoutedPeer {
+            address: *address,
+            config: PeerConfig {
+                watchdog_interval_ms: config.rf.watchdog_ms,
+                reconnect_ms_max: 5_000,
+                ..PeerConfig::default()
+            },
+        });
+        let router = RouterConfig {
+            peers: peers.collect(),
+            acr_retry_interval_ms: config.rf.retry_interval_ms,
+            acr_max_retries: config.rf.retries_max as u8,
+            ..RouterConfig::default()
+        };
+        let records = self.seats[place].records.clone();
+        let stored = records.all();
+        let next = stored.last().map_or(0, |(sequence, _)| sequence + 1);
+        let store = AnyStore(Box::new(records));
+        let mut backlog = Backlog::new(BacklogConfig::default(), store, next);
+        for (sequence, acr) in &stored {
+            backlog.recover(*sequence, acr);
+        }
+        let now = self.now_both();
+        Parts {
+            place: Place {
+                node: 1,
+                shard: place as u16,
+                incarnation: 1 + self.restarts,
+            },
+            shards: self.setup.shards,
+            tokens: TokenKey::new(&[7; 16]),
+            ctf: Ctf::new(ctf, now),
+            router: Router::new(router, &identity(&host, epoch), seed, now.instant),
+            blobs: Box::new(self.seats[place].blobs.clone()),
+            backlog,
+            seed,
+            config,
+        }
+    }
+
+    fn stop_node(&mut self) {
+        for seat in &mut self.seats {
+            seat.shard = None;
+            seat.armed = None;
+        }
+        for far in &mut self.fars {
+            for (_, link) in std::mem::take(&mut far.links) {
+                far.cdf.on_closed(link.id);
+            }
+        }
+    }
+
+    fn reach_node(&mut self, from: SocketAddr, bytes: &[u8]) {
+        self.note(2, bytes);
+        if self.seats[0].shard.is_none() {
+            return;
+        }
+        self.watch.on_arrival(self.now, from, bytes);
+        if let Some(&phone) = self.by_address.get(&from) {
+            self.show(phone, "arrives", bytes);
+        }
+        let first = self.rng.below(self.seats.len() as u64) as usize;
+        let origin = Origin { from, listener: 0 };
+        let now = self.now_both();
+        let mut elsewhere = None;
+        self.turn(first, |shard, _| {
+            if let Taken::Elsewhere(other) = shard.handle_datagram(now, origin, bytes) {
+                elsewhere = Some(usize::from(other));
+            }
+        });
+        if let Some(other) = elsewhere {
+            self.turn(other, |shard, violations| {
+                if shard.handle_datagram(now, origin, bytes) != Taken::Here {
+                    violations.push("a datagram is handed over twice".to_owned());
+                }
+            });
+        }
+    }
+
+    // One turn of a shard: feed, fire, settle, send, arm.
+    fn turn(&mut self, place: usize, feed: impl FnOnce(&mut Shard, &mut Vec<String>)) {
+        let now = self.now_both();
+        let Some(mut shard) = self.seats[place].shard.take() else {
+            return;
+        };
+        feed(&mut shard, &mut self.violations);
+        if self.setup.sabotage != Sabotage::NoTimers {
+            shard.handle_timeout(now);
+        }
+        shard.settle(now);
+        self.check_settled(place, &shard);
+        self.flush(&mut shard);
+        self.serve_router(place, &mut shard);
+        let deadline = shard.next_deadline();
+        let armed = deadline.map(|at| self.ms_of(at).max(self.now));
+        let idle = self.setup.sabotage == Sabotage::NoTimers;
+        self.seats[place].armed = armed.filter(|_| !idle);
+        self.seats[place].shard = Some(shard);
+    }
+
+    // The law of the turn: what survives is as new as what leaves.
+    fn check_settled(&mut self, place: usize, shard: &Shard) {
+        for call in shard.b2bua().calls() {
+            let phase = call.state.phase;
+            if call.state.texts.len() > TEXTS_BOUND {
+                self.violations
+                    .push(format!("{} bytes of texts", call.state.texts.len()));
+            }
+            if matches!(phase, Phase::SettingUp | Phase::Event) || !call.stored {
+                continue;
+            }
+            if call.dirty {
+                self.violations
+                    .push(format!("{}: a call changed after settle", self.now));
+            } else if self.seats[place].blobs.bytes(call.state.id).is_none() {
+                self.violations
+                    .push(format!("{}: a call is not in the store", self.now));
+            } else if self.setup.seed.is_multiple_of(8)
+                && let Some(kept) = self.seats[place].blobs.state(call.state.id)
+                && comparable(kept) != comparable(call.state.clone())
+            {
+                self.violations
+                    .push(format!("{}: the blob is not the state", self.now));
+            }
+        }
+    }
+
+    fn flush(&mut self, shard: &mut Shard) {
+        let out = shard.outbox();
+        let sent: Vec<_> = out
+            .datagrams()
+            .iter()
+            .map(|one| (one.to, out.payload(one).to_vec()))
+            .collect();
+        out.clear();
+        for (to, bytes) in sent {
+            self.finals += u64::from(bytes.starts_with(b"SIP/2.0 2"));
+            if self.setup.sabotage == Sabotage::SecondFinal && self.finals % 9 == 8 {
+                let text =
+                    String::from_utf8_lossy(&bytes).replacen("SIP/2.0 200", "SIP/2.0 500", 1);
+                self.leave(to, text.into_bytes());
+            }
+            self.leave(to, bytes);
+        }
+    }
+
+    fn leave(&mut self, to: SocketAddr, bytes: Vec<u8>) {
+        self.note(3, &bytes);
+        self.watch
+            .on_departure(self.now, self.restarts, to, &bytes, &mut self.violations);
+        let Some(&phone) = self.by_address.get(&to) else {
+            self.violations.push(format!("a datagram to nobody: {to}"));
+            return;
+        };
+        self.show(phone, "leaves", &bytes);
+        let delays: Vec<u64> = self.net.copies(&mut self.rng).collect();
+        for delay in delays {
+            self.push(
+                self.now + delay,
+                Event::ToPhone {
+                    phone,
+                    bytes: bytes.clone(),
+                },
+            );
+        }
+    }
+
+    // ---- Diameter
+
+    fn serve_router(&mut self, place: usize, shard: &mut Shard) {
+        while let Some(action) = shard.router().poll_io() {
+            match action {
+                IoAction::Connect { peer, .. } => {
+                    let far = usize::from(peer.0);
+                    let event = Event::Connected {
+                        shard: place,
+                        far,
+                        life: self.restarts,
+                    };
+                    self.push(self.now + 3, event);
+                }
+                IoAction::Close { peer } => {
+                    let far = &mut self.fars[usize::from(peer.0)];
+                    if let Some(link) = far.links.remove(&place) {
+                        far.cdf.on_closed(link.id);
+                    }
+                }
+            }
+        }
+        for far in 0..self.fars.len() {
+            let Some(waiting) = shard.router().transmit(PeerIndex(far as u16)) else {
+                continue;
+            };
+            if waiting.is_empty() {
+                continue;
+            }
+            let bytes = std::mem::take(waiting);
+            self.check_written_ahead(place, &bytes);
+            self.note(4, &bytes);
+            let entry = &mut self.fars[far];
+            let Some(link) = entry.links.get_mut(&place) else {
+                continue;
+            };
+            link.broken |= entry.is_black;
+            let (id, at) = (link.id, link.arrival(0, self.now + entry.delay));
+            self.push(
+                at,
+                Event::Up {
+                    shard: place,
+                    far,
+                    id,
+                    bytes,
+                },
+            );
+        }
+    }
+
+    // No ACR leaves whose record a restart would not find.
+    fn check_written_ahead(&mut self, place: usize, bytes: &[u8]) {
+        let seat = &self.seats[place];
+        let mut states = None;
+        for acr in requests(bytes) {
+            let session = acr.find(charging::diameter::dictionary::SESSION_ID);
+            let number = acr.find(charging::diameter::dictionary::ACCOUNTING_RECORD_NUMBER);
+            let session = session.map(|avp| avp.data).unwrap_or_default();
+            let number = number.and_then(|avp| avp.u32().ok()).unwrap_or(u32::MAX);
+            let states = states.get_or_insert_with(|| seat.blobs.states());
+            let pending = states.iter().any(|state| {
+                state
+                    .charging
+                    .accounting
+                    .as_ref()
+                    .is_some_and(|accounting| {
+                        accounting.session_id() == session
+                            && accounting
+                                .pending_key()
+                                .is_some_and(|key| key.number == number)
+                    })
+            });
+            let stored = || {
+                seat.records.all().iter().any(|(_, stored)| {
+                    Diameter::parse(stored).is_ok_and(|stored| {
+                        stored
+                            .find(charging::diameter::dictionary::SESSION_ID)
+                            .is_some_and(|avp| avp.data == session)
+                    })
+                })
+            };
+            if !pending && !stored() {
+                self.violations.push(format!(
+                    "{}: record {number} of {} left before it was written",
+                    self.now,
+                    String::from_utf8_lossy(session)
+                ));
+            }
+        }
+    }
+
+    fn connect(&mut self, place: usize, far: usize, life: u32) {
+        if life != self.restarts || self.seats[place].shard.is_none() {
+            return;
+        }
+        let now = self.instant();
+        let peer = PeerIndex(far as u16);
+        let entry = &mut self.fars[far];
+        let accepted = if entry.is_down || entry.is_black {
+            None
+        } else {
+            entry.cdf.accept(now)
+        };
+        match accepted {
+            Some(id) => {
+                entry.links.insert(
+                    place,
+                    Link {
+                        id,
+                        broken: false,
+                        last: [0; 2],
+                    },
+                );
+                self.turn(place, |shard, _| shard.router().on_connected(now, peer));
+            }
+            None => self.turn(place, |shard, _| {
+                shard.router().on_connect_failed(now, peer)
+            }),
+        }
+    }
+
+    fn reach_far(&mut self, place: usize, far: usize, id: ConnectionId, bytes: &[u8]) {
+        let link = self.fars[far].links.get(&place);
+        if link.is_none_or(|link| link.id != id || link.broken) {
+            return;
+        }
+        let now = self.instant();
+        for acr in requests(bytes) {
+            self.acrs += 1;
+            let lose = self.setup.sabotage == Sabotage::LoseRecord && self.acrs % 7 == 6;
+            let fault = if lose {
+                Fault::Refuse(2_001)
+            } else {
+                Fault::None
+            };
+            if self.setup.sabotage == Sabotage::LoseRecord {
+                self.fars[far].cdf.queue_fault(fault);
+            }
+            if self.setup.sabotage == Sabotage::ForgeRecord && self.acrs % 5 == 4 {
+                let mut forged = acr.bytes().to_vec();
+                let last = forged.len() - 9;
+                forged[last] ^= 1;
+                self.fars[far].cdf.handle_bytes(now, id, &forged);
+            }
+        }
+        self.fars[far].cdf.handle_bytes(now, id, bytes);
+        self.serve_far(far);
+    }
+
+    // Sends what a CDF has to send, and closes what it wants closed.
+    fn serve_far(&mut self, far: usize) {
+        let links: Vec<_> = self.fars[far].links.iter().map(|(s, l)| (*s, *l)).collect();
+        for (shard, link) in links {
+            let entry = &mut self.fars[far];
+            let bytes = entry
+                .cdf
+                .transmit(link.id)
+                .map(std::mem::take)
+                .unwrap_or_default();
+            if bytes.is_empty() {
+                continue;
+            }
+            if entry.is_black {
+                if let Some(link) = entry.links.get_mut(&shard) {
+                    link.broken = true;
+                }
+                continue;
+            }
+            let at = self.now + entry.delay;
+            let at = entry
+                .links
+                .get_mut(&shard)
+                .map_or(at, |link| link.arrival(1, at));
+            self.push(
+                at,
+                Event::Down {
+                    shard,
+                    far,
+                    id: link.id,
+                    bytes,
+                },
+            );
+        }
+        while let Some(CdfIo::Close(id)) = self.fars[far].cdf.poll_io() {
+            self.fars[far].cdf.on_closed(id);
+            let shard = self.fars[far]
+                .links
+                .iter()
+                .find(|(_, link)| link.id == id)
+                .map(|l| *l.0);
+            if let Some(shard) = shard {
+                self.fars[far].links.remove(&shard);
+                let now = self.instant();
+                self.turn(shard, |shard, _| {
+                    shard.router().on_closed(now, PeerIndex(far as u16));
+                });
+            }
+        }
+    }
+
+    fn cut(&mut self, far: usize) {
+        let now = self.instant();
+        for (shard, link) in std::mem::take(&mut self.fars[far].links) {
+            self.fars[far].cdf.on_closed(link.id);
+            self.turn(shard, |shard, _| {
+                shard.router().on_closed(now, PeerIndex(far as u16))
+            });
+        }
+    }
+
+    // ---- misfortunes
+
+    fn happen(&mut self, what: Misfortune) {
+        self.cdf_troubled |= !matches!(
+            what,
+            Misfortune::Restart(_) | Misfortune::Fault(_, Fault::None)
+        );
+        match what {
+            Misfortune::Restart(down) => {
+                if self.seats[0].shard.is_some() {
+                    self.stop_node();
+                    self.restarts += 1;
+                    self.outages.push((self.now, self.now + down));
+                    self.push(self.now + down, Event::Start);
+                }
+            }
+            Misfortune::CdfDown(far) => {
+                self.fars[far].is_down = true;
+                self.cut(far);
+            }
+            Misfortune::CdfUp(far) => self.fars[far].is_down = false,
+            Misfortune::Cut(far) => self.cut(far),
+            Misfortune::Black(far) => {
+                self.fars[far].is_black = true;
+                for link in self.fars[far].links.values_mut() {
+                    link.broken = true;
+                }
+            }
+            Misfortune::Clear(far) => self.fars[far].is_black = false,
+            Misfortune::Fault(far, fault) => self.fars[far].cdf.set_fault(fault),
+            Misfortune::Slow(far, ms) => self.fars[far].delay = self.fars[far].delay.max(ms),
+            Misfortune::Forget => {
+                for seat in &self.seats {
+                    *seat.blobs.forgets.borrow_mut() = true;
+                }
+            }
+        }
+    }
+
+    // ---- phones
+
+    fn after_phone(&mut self, phone: usize) {
+        for sent in self.phones[phone].take_sent() {
+            let from = self.phones[phone].address;
+            if sent.to != node_address() {
+                self.violations
+                    .push(format!("phone {phone} sends to {}", sent.to));
+                continue;
+            }
+            let delays: Vec<u64> = self.net.copies(&mut self.rng).collect();
+            for delay in delays {
+                let bytes = sent.bytes.clone();
+                self.push(self.now + delay, Event::ToNode { from, bytes });
+            }
+        }
+        self.arm_phone(phone);
+    }
+
+    fn arm_phone(&mut self, phone: usize) {
+        if let Some(at) = self.phones[phone].next_deadline() {
+            self.push(at.max(self.now), Event::Phone(phone));
+        }
+    }
+
+    // ---- time and trace
+
+    fn push(&mut self, at: u64, event: Event) {
+        self.order += 1;
+        self.queue.insert((at, self.order), event);
+    }
+
+    fn note(&mut self, kind: u8, bytes: &[u8]) {
+        let mut hash = self.trace ^ self.now;
+        for byte in std::iter::once(&kind).chain(bytes) {
+            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+        self.trace = hash;
+    }
+
+    // Prints the messages of the phones that RINGTOLL_PHONES names, for whoever looks for a fault.
+    fn show(&self, phone: usize, what: &str, bytes: &[u8]) {
+        if !self.shown.contains(&phone) {
+            return;
+        }
+        let text = String::from_utf8_lossy(bytes);
+        let line = text.lines().next().unwrap_or_default();
+        let pick = |name: &str| {
+            text.lines()
+                .find(|line| line.starts_with(name))
+                .unwrap_or("")
+        };
+        println!(
+            "{:>7} {what:>7} {phone}: {line} | {} | {} | {}",
+            self.now,
+            pick("CSeq:"),
+            pick("To:"),
+            pick("Via:")
+        );
+    }
+
+    fn instant(&self) -> quanta::Instant {
+        self.base + Duration::from_millis(self.now)
+    }
+
+    fn now_both(&self) -> Now {
+        Now {
+            instant: self.instant(),
+            wall: UnixMillis(WALL + self.now),
+        }
+    }
+
+    fn ms_of(&self, at: quanta::Instant) -> u64 {
+        at.saturating_duration_since(self.base)
+            .as_micros()
+            .div_ceil(1_000) as u64
+    }
+
+    // ---- what is left at the end
+
+    /// What the shards still hold that they should not.
+    pub fn leftovers(&mut self) -> Vec<String> {
+        let mut left = Vec::new();
+        for (place, seat) in self.seats.iter_mut().enumerate() {
+            let Some(shard) = &mut seat.shard else {
+                continue;
+            };
+            let counts = [
+                ("calls", shard.b2bua().call_count()),
+                ("transactions", shard.b2bua().transaction_count()),
+                ("stored records", shard.backlog_len() as usize),
+                ("unanswered ACRs", shard.router().pending()),
+                ("states", seat.blobs.len()),
+                ("timers", shard.env().wheel.len()),
+            ];
+            for (what, count) in counts {
+                if count > 0 {
+                    left.push(format!("shard {place} holds {count} {what}"));
+                }
+            }
+            for call in shard.b2bua().calls() {
+                left.push(format!(
+                    "call in {:?}, over {}",
+                    call.state.phase, call.set_up.over
+                ));
+            }
+        }
+        left
+    }
+
+    /// A shard of the node.
+    pub fn shard(&mut self, place: usize) -> Option<&mut Shard> {
+        self.seats[place].shard.as_mut()
+    }
+}
+
+// A state without what may change after the commit: whether its record went to a connection.
+fn comparable(mut state: CallState) -> (Vec<u8>, Option<(RecordType, u32)>) {
+    let charging = std::mem::take(&mut state.charging);
+    let pending = charging
+        .accounting
+        .and_then(|accounting| accounting.pending_key());
+    (
+        archive(&state),
+        pending.map(|key| (key.record_type, key.number)),
+    )
+}
+
+/// The ACRs in a stream's chunk, which holds whole messages.
+fn requests(bytes: &[u8]) -> Vec<Diameter<'_>> {
+    let mut found = Vec::new();
+    let mut rest = bytes;
+    while rest.len() >= 20 {
+        let length = u32::from_be_bytes([0, rest[1], rest[2], rest[3]]) as usize;
+        let Some(one) = rest.get(..length) else { break };
+        rest = &rest[length..];
+        let Ok(message) = Diameter::parse(one) else {
+            continue;
+        };
+        let accounting = charging::diameter::dictionary::ACCOUNTING;
+        if message.header.is_request() && message.header.command == accounting {
+            found.push(message);
+        }
+    }
+    found
+}
+
+/// Where the node listens.
+pub const NODE: &str = "10.0.0.1:5060";
+/// Wall clock at the beginning.
+pub const WALL: u64 = 1_700_000_000_000;
+/// How long everything has to be over at the latest, once nothing goes wrong any more.
+const DRAIN_MS: u64 = 900_000;
+/// More events than any run needs.
+const TURNS_MAX: u64 = 20_000_000;
+/// Most bytes of texts of a call: it must not grow with what happens in the call.
+const TEXTS_BOUND: usize = 8 * 1_024;
+
+/// The node's address.
+#[must_use]
+pub fn node_address() -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, 1], 5_060))
+}
+
+/// The address of a phone.
+#[must_use]
+pub fn phone_address(number: usize) -> SocketAddr {
+    SocketAddr::from((
+        [10, 1, (number / 200) as u8, (number % 200) as u8 + 1],
+        5_060,
+    ))
+}
