@@ -4,10 +4,11 @@
 //!   plan     what each call is meant to do, from a seed
 //!   phone    caller and callee, sans-IO      template  their first requests
 //!   drive    sockets, clock, schedule        ledger    what the phones saw
-//!   reconcile  ledger against the CDF's store   latency, table  figures and how they are shown
-//!   testbed  a node of our own
+//!   reconcile  ledger against the CDF's store   latency, table, report  figures, how shown
+//!   testbed  a node of our own                  cpu       run time of somebody else's
 //! ```
 
+pub mod cpu;
 pub mod drive;
 pub mod latency;
 pub mod ledger;
@@ -16,6 +17,7 @@ pub mod operation;
 pub mod phone;
 pub mod plan;
 pub mod reconcile;
+pub mod report;
 pub mod table;
 pub mod template;
 pub mod testbed;
