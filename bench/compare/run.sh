@@ -86,15 +86,18 @@ measure() {
     before=$(run_time "$server")
     # The exit status tells of failed calls; the statistics do it better. Calls that never end
     # are given up after the time a transaction may take at most.
-    (cd "$work" && timeout $((seconds + 40)) taskset -c 1 sipp -sf "$here/uac.xml" -i 127.0.0.1 -p 15380 \
-        "127.0.0.1:$server_port" -r "$rate" -m $((rate * seconds)) -d "$hold_ms" -nostdin \
+    (cd "$work" && timeout $((seconds + 40)) taskset -c 1 \
+        sipp -sf "$here/uac.xml" -i 127.0.0.1 -p 15380 "127.0.0.1:$server_port" \
+        -r "$rate" -m $((rate * seconds)) -d "$hold_ms" -nostdin \
         -trace_stat -stf "$work/$name.csv" -fd 1 >"$work/uac.log" 2>&1) || true
     after=$(run_time "$server")
     stop "$callee"
     # Columns are found by their names; the last line holds the totals.
-    completed=$(awk -F';' 'NR == 1 { for (i = 1; i <= NF; i++) if ($i == "SuccessfulCall(C)") c = i }
+    completed=$(awk -F';' '
+        NR == 1 { for (i = 1; i <= NF; i++) if ($i == "SuccessfulCall(C)") c = i }
         END { print $c }' "$work/$name.csv")
-    awk -v name="$name" -v ns=$((after - before)) -v calls="$completed" -v placed=$((rate * seconds)) \
+    awk -v name="$name" -v ns=$((after - before)) -v calls="$completed" \
+        -v placed=$((rate * seconds)) \
         'BEGIN { printf "%s %d %d %.1f\n", name, placed, calls, calls ? ns / 1000 / calls : 0 }'
 }
 
