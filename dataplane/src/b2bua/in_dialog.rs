@@ -465,6 +465,8 @@ impl B2bua {
             self.touch(key);
         }
         if let Some(ack) = ack.filter(|_| late) {
+            self.remember_sdp(key, to, ack);
+            self.touch(key);
             let verdict = self.trigger_ack(env, key, ack);
             self.obey(env, key, verdict);
         }
