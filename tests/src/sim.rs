@@ -182,6 +182,8 @@ pub struct World {
     acrs: u64,
     finals: u64,
     shown: Vec<usize>,
+    // What the phones sent.
+    sent: Vec<(usize, Vec<u8>)>,
 }
 
 impl World {
@@ -231,6 +233,7 @@ impl World {
             config: Arc::new(config),
             acrs: 0,
             finals: 0,
+            sent: Vec::new(),
             shown: std::env::var("RINGTOLL_PHONES")
                 .map(|list| list.split(',').filter_map(|one| one.parse().ok()).collect())
                 .unwrap_or_default(),
@@ -268,9 +271,19 @@ impl World {
         self.push(at, Event::Misfortune(what));
     }
 
-    /// The generator of the world, for those who plan with it.
-    pub fn rng(&mut self) -> &mut SplitMix64 {
-        &mut self.rng
+    /// Lets everything that a phone sent and that begins with `start` arrive once more, now.
+    pub fn replay(&mut self, phone: usize, start: &str) {
+        let from = self.phones[phone].address;
+        let again: Vec<_> = self
+            .sent
+            .iter()
+            .filter(|(sender, bytes)| *sender == phone && bytes.starts_with(start.as_bytes()))
+            .map(|(_, bytes)| bytes.clone())
+            .collect();
+        assert!(!again.is_empty(), "phone {phone} sent no {start}");
+        for bytes in again {
+            self.push(self.now, Event::ToNode { from, bytes });
+        }
     }
 
     /// Plays until that millisecond.
@@ -822,6 +835,7 @@ impl World {
     fn after_phone(&mut self, phone: usize) {
         for sent in self.phones[phone].take_sent() {
             let from = self.phones[phone].address;
+            self.sent.push((phone, sent.bytes.clone()));
             if sent.to != node_address() {
                 self.violations
                     .push(format!("phone {phone} sends to {}", sent.to));

@@ -434,7 +434,8 @@ impl Phone {
         let pending = self.servers[..place]
             .iter()
             .any(|server| server.method == "INVITE" && server.code < 200);
-        if self.is_negotiating() {
+        if self.is_negotiating() || self.plan.reinvites_refused > 0 {
+            self.plan.reinvites_refused = self.plan.reinvites_refused.saturating_sub(1);
             return self.reply(now, place, 491, "", "");
         }
         if pending {
