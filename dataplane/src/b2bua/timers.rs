@@ -18,7 +18,7 @@ impl B2bua {
             Expired::Nothing => {}
             Expired::NoAnswer(id, user) if self.calls.contains_key(user.call) => match user.role {
                 Role::InviteClient => self.on_invite_unanswered(env, id, user.call),
-                Role::Relay => self.on_relay_unanswered(env, user),
+                Role::Relay => self.on_relay_unanswered(env, id, user),
                 Role::Event => self.on_event_response(env, id, user, None),
                 Role::Refresh => self.on_refresh_unanswered(env, user),
                 Role::InviteServer | Role::Local | Role::Bye | Role::Cancel => {}
