@@ -395,7 +395,9 @@ impl Phone {
                     let server = &mut self.servers[invite];
                     (server.resend_at, server.give_up_at) = (None, None);
                 }
-                self.reply(now, place, 200, "", "");
+                if !self.plan.ignores_prack {
+                    self.reply(now, place, 200, "", "");
+                }
             }
             _ => self.reply(now, place, 200, "", ""),
         }

@@ -562,6 +562,27 @@ fn reliable_provisional_answers_are_acknowledged_end_to_end() {
 }
 
 #[test]
+fn a_prack_without_answer_leaves_the_invite_alone() {
+    let mut world = world("");
+    let one = Plan {
+        reliable: true,
+        ..caller()
+    };
+    let other = Plan {
+        reliable: true,
+        ignores_prack: true,
+        rings: vec![(100, 183)],
+        answer: Some((40_000, 200)),
+        ..Plan::default()
+    };
+    let call = world.add_call(one, other);
+    world.run_until(120_000);
+    world.heal_and_drain();
+    assert_eq!(bill(&world, call), answered(0));
+    assert!(world.phones[call + 1].ledger.acknowledged.is_some());
+}
+
+#[test]
 fn the_stop_does_not_wait_for_ever_for_the_answer_to_the_start() {
     let mut world = world("");
     world.befall(0, Misfortune::Fault(0, Fault::Silent));
