@@ -19,7 +19,7 @@ pub struct Watch {
     pub bye_in: BTreeMap<SocketAddr, u64>,
     /// When the first BYE to a phone left, that of a losing fork aside.
     pub bye_out: BTreeMap<SocketAddr, u64>,
-    /// When the first ACK from a phone arrived.
+    /// When the first ACK to a phone's first INVITE arrived.
     pub ack_in: BTreeMap<SocketAddr, u64>,
 }
 
@@ -46,7 +46,9 @@ impl Watch {
         }
         match message.method() {
             Method::Ack => {
-                self.ack_in.entry(from).or_insert(now);
+                if message.cseq().0 == 1 {
+                    self.ack_in.entry(from).or_insert(now);
+                }
                 return;
             }
             Method::Bye => {
