@@ -19,7 +19,7 @@ pub struct Watch {
     pub bye_in: BTreeMap<SocketAddr, u64>,
     /// When the first BYE to a phone left, that of a losing fork aside.
     pub bye_out: BTreeMap<SocketAddr, u64>,
-    /// When the first ACK from a phone arrived.
+    /// When the first ACK to a phone's first INVITE arrived.
     pub ack_in: BTreeMap<SocketAddr, u64>,
 }
 
@@ -46,7 +46,9 @@ impl Watch {
         }
         match message.method() {
             Method::Ack => {
-                self.ack_in.entry(from).or_insert(now);
+                if message.cseq().0 == 1 {
+                    self.ack_in.entry(from).or_insert(now);
+                }
                 return;
             }
             Method::Bye => {
@@ -457,11 +459,16 @@ impl World {
                 phone.ledger
             ));
         }
+        // A 2xx is repeated for 64*T1: an ACK that came to the node in the first half of that
+        // time has to reach the phone.
         let caller = number
             .checked_sub(1)
-            .map(|caller| &self.phones[caller].plan);
-        let silent = caller.is_none_or(|plan| plan.no_ack || plan.dies_at.is_some());
-        if fine && phone.ledger.ack_missing && !silent {
+            .map(|caller| self.phones[caller].address);
+        let ack = caller.and_then(|caller| self.watch.ack_in.get(&caller));
+        let early = ack
+            .zip(phone.ledger.answered)
+            .is_some_and(|(ack, at)| *ack < at + 16_000);
+        if fine && phone.ledger.ack_missing && early {
             wrong.push(format!("phone {number} never got the ACK of its 2xx"));
         }
         if self.setup.net.loss == 0 && !restarted {

@@ -183,7 +183,7 @@ fn draw_trouble(rng: &mut SplitMix64, world: &mut World) {
 }
 
 /// Calls and messages of a world.
-const CALLS: usize = 12;
+const CALLS: usize = 24;
 /// When the network and the CDFs become well again.
 const HORIZON_MS: u64 = 240_000;
 /// Worlds in which a planted fault has to be found.

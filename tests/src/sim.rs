@@ -11,6 +11,9 @@
 //! What crosses the node's edge is watched; whatever must never happen is noted in
 //! [`World::violations`].
 
+mod diameter;
+mod node;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -182,6 +185,8 @@ pub struct World {
     acrs: u64,
     finals: u64,
     shown: Vec<usize>,
+    // What the phones sent.
+    sent: Vec<(usize, Vec<u8>)>,
 }
 
 impl World {
@@ -231,6 +236,7 @@ impl World {
             config: Arc::new(config),
             acrs: 0,
             finals: 0,
+            sent: Vec::new(),
             shown: std::env::var("RINGTOLL_PHONES")
                 .map(|list| list.split(',').filter_map(|one| one.parse().ok()).collect())
                 .unwrap_or_default(),
@@ -268,9 +274,19 @@ impl World {
         self.push(at, Event::Misfortune(what));
     }
 
-    /// The generator of the world, for those who plan with it.
-    pub fn rng(&mut self) -> &mut SplitMix64 {
-        &mut self.rng
+    /// Lets everything that a phone sent and that begins with `start` arrive once more, now.
+    pub fn replay(&mut self, phone: usize, start: &str) {
+        let from = self.phones[phone].address;
+        let again: Vec<_> = self
+            .sent
+            .iter()
+            .filter(|(sender, bytes)| *sender == phone && bytes.starts_with(start.as_bytes()))
+            .map(|(_, bytes)| bytes.clone())
+            .collect();
+        assert!(!again.is_empty(), "phone {phone} sent no {start}");
+        for bytes in again {
+            self.push(self.now, Event::ToNode { from, bytes });
+        }
     }
 
     /// Plays until that millisecond.
@@ -369,415 +385,6 @@ impl World {
         }
     }
 
-    // ---- the node
-
-    fn start_node(&mut self) {
-        let now = self.now_both();
-        for place in 0..self.seats.len() {
-            let parts = self.parts(place);
-            let states = self.seats[place].blobs.states();
-            let mut shard = Shard::new(parts, now);
-            shard.resume(now, states.into_iter());
-            self.seats[place].shard = Some(shard);
-            self.turn(place, |_, _| ());
-        }
-    }
-
-    fn parts(&mut self, place: usize) -> Parts {
-        let config = self.config.clone();
-        let epoch = 1_600_000_000 + self.restarts;
-        let host = format!("shard{place}.node1.example");
-        let seed = self.setup.seed ^ (u64::from(self.restarts) << 32) ^ place as u64;
-        let mut class = config.rf.class.clone();
-        class
-            .destination_realm
-            .clone_from(&config.rf.destination_realm);
-        let ctf = CtfConfig {
-            origin_host: host.clone(),
-            origin_realm: config.rf.origin_realm.clone(),
-            origin_state_id: Some(epoch),
-            boot_epoch_s: epoch,
-            shard: place as u32,
-            seed,
-            classes: vec![class],
-        };
-        let peers = config.rf.cdf.iter().map(|address| RoutedPeer {
-            address: *address,
-            config: PeerConfig {
-                watchdog_interval_ms: config.rf.watchdog_ms,
-                reconnect_ms_max: 5_000,
-                ..PeerConfig::default()
-            },
-        });
-        let router = RouterConfig {
-            peers: peers.collect(),
-            acr_retry_interval_ms: config.rf.retry_interval_ms,
-            acr_max_retries: config.rf.retries_max as u8,
-            ..RouterConfig::default()
-        };
-        let records = self.seats[place].records.clone();
-        let stored = records.all();
-        let next = stored.last().map_or(0, |(sequence, _)| sequence + 1);
-        let store = AnyStore(Box::new(records));
-        let mut backlog = Backlog::new(BacklogConfig::default(), store, next);
-        for (sequence, acr) in &stored {
-            backlog.recover(*sequence, acr);
-        }
-        let now = self.now_both();
-        Parts {
-            place: Place {
-                node: 1,
-                shard: place as u16,
-                incarnation: 1 + self.restarts,
-            },
-            shards: self.setup.shards,
-            tokens: TokenKey::new(&[7; 16]),
-            ctf: Ctf::new(ctf, now),
-            router: Router::new(router, &identity(&host, epoch), seed, now.instant),
-            blobs: Box::new(self.seats[place].blobs.clone()),
-            backlog,
-            seed,
-            config,
-        }
-    }
-
-    fn stop_node(&mut self) {
-        for seat in &mut self.seats {
-            seat.shard = None;
-            seat.armed = None;
-        }
-        for far in &mut self.fars {
-            for (_, link) in std::mem::take(&mut far.links) {
-                far.cdf.on_closed(link.id);
-            }
-        }
-    }
-
-    fn reach_node(&mut self, from: SocketAddr, bytes: &[u8]) {
-        self.note(2, bytes);
-        if self.seats[0].shard.is_none() {
-            return;
-        }
-        self.watch.on_arrival(self.now, from, bytes);
-        if let Some(&phone) = self.by_address.get(&from) {
-            self.show(phone, "arrives", bytes);
-        }
-        let first = self.rng.below(self.seats.len() as u64) as usize;
-        let origin = Origin { from, listener: 0 };
-        let now = self.now_both();
-        let mut elsewhere = None;
-        self.turn(first, |shard, _| {
-            if let Taken::Elsewhere(other) = shard.handle_datagram(now, origin, bytes) {
-                elsewhere = Some(usize::from(other));
-            }
-        });
-        if let Some(other) = elsewhere {
-            self.turn(other, |shard, violations| {
-                if shard.handle_datagram(now, origin, bytes) != Taken::Here {
-                    violations.push("a datagram is handed over twice".to_owned());
-                }
-            });
-        }
-    }
-
-    // One turn of a shard: feed, fire, settle, send, arm.
-    fn turn(&mut self, place: usize, feed: impl FnOnce(&mut Shard, &mut Vec<String>)) {
-        let now = self.now_both();
-        let Some(mut shard) = self.seats[place].shard.take() else {
-            return;
-        };
-        feed(&mut shard, &mut self.violations);
-        if self.setup.sabotage != Sabotage::NoTimers {
-            shard.handle_timeout(now);
-        }
-        shard.settle(now);
-        self.check_settled(place, &shard);
-        self.flush(&mut shard);
-        self.serve_router(place, &mut shard);
-        let deadline = shard.next_deadline();
-        let armed = deadline.map(|at| self.ms_of(at).max(self.now));
-        let idle = self.setup.sabotage == Sabotage::NoTimers;
-        self.seats[place].armed = armed.filter(|_| !idle);
-        self.seats[place].shard = Some(shard);
-    }
-
-    // The law of the turn: what survives is as new as what leaves.
-    fn check_settled(&mut self, place: usize, shard: &Shard) {
-        for call in shard.b2bua().calls() {
-            let phase = call.state.phase;
-            if call.state.texts.len() > TEXTS_BOUND {
-                self.violations
-                    .push(format!("{} bytes of texts", call.state.texts.len()));
-            }
-            if matches!(phase, Phase::SettingUp | Phase::Event) || !call.stored {
-                continue;
-            }
-            if call.dirty {
-                self.violations
-                    .push(format!("{}: a call changed after settle", self.now));
-            } else if self.seats[place].blobs.bytes(call.state.id).is_none() {
-                self.violations
-                    .push(format!("{}: a call is not in the store", self.now));
-            } else if self.setup.seed.is_multiple_of(8)
-                && let Some(kept) = self.seats[place].blobs.state(call.state.id)
-                && comparable(kept) != comparable(call.state.clone())
-            {
-                self.violations
-                    .push(format!("{}: the blob is not the state", self.now));
-            }
-        }
-    }
-
-    fn flush(&mut self, shard: &mut Shard) {
-        let out = shard.outbox();
-        let sent: Vec<_> = out
-            .datagrams()
-            .iter()
-            .map(|one| (one.to, out.payload(one).to_vec()))
-            .collect();
-        out.clear();
-        for (to, bytes) in sent {
-            self.finals += u64::from(bytes.starts_with(b"SIP/2.0 2"));
-            if self.setup.sabotage == Sabotage::SecondFinal && self.finals % 9 == 8 {
-                let text =
-                    String::from_utf8_lossy(&bytes).replacen("SIP/2.0 200", "SIP/2.0 500", 1);
-                self.leave(to, text.into_bytes());
-            }
-            self.leave(to, bytes);
-        }
-    }
-
-    fn leave(&mut self, to: SocketAddr, bytes: Vec<u8>) {
-        self.note(3, &bytes);
-        self.watch
-            .on_departure(self.now, self.restarts, to, &bytes, &mut self.violations);
-        let Some(&phone) = self.by_address.get(&to) else {
-            self.violations.push(format!("a datagram to nobody: {to}"));
-            return;
-        };
-        self.show(phone, "leaves", &bytes);
-        let delays: Vec<u64> = self.net.copies(&mut self.rng).collect();
-        for delay in delays {
-            self.push(
-                self.now + delay,
-                Event::ToPhone {
-                    phone,
-                    bytes: bytes.clone(),
-                },
-            );
-        }
-    }
-
-    // ---- Diameter
-
-    fn serve_router(&mut self, place: usize, shard: &mut Shard) {
-        while let Some(action) = shard.router().poll_io() {
-            match action {
-                IoAction::Connect { peer, .. } => {
-                    let far = usize::from(peer.0);
-                    let event = Event::Connected {
-                        shard: place,
-                        far,
-                        life: self.restarts,
-                    };
-                    self.push(self.now + 3, event);
-                }
-                IoAction::Close { peer } => {
-                    let far = &mut self.fars[usize::from(peer.0)];
-                    if let Some(link) = far.links.remove(&place) {
-                        far.cdf.on_closed(link.id);
-                    }
-                }
-            }
-        }
-        for far in 0..self.fars.len() {
-            let Some(waiting) = shard.router().transmit(PeerIndex(far as u16)) else {
-                continue;
-            };
-            if waiting.is_empty() {
-                continue;
-            }
-            let bytes = std::mem::take(waiting);
-            self.check_written_ahead(place, &bytes);
-            self.note(4, &bytes);
-            let entry = &mut self.fars[far];
-            let Some(link) = entry.links.get_mut(&place) else {
-                continue;
-            };
-            link.broken |= entry.is_black;
-            let (id, at) = (link.id, link.arrival(0, self.now + entry.delay));
-            self.push(
-                at,
-                Event::Up {
-                    shard: place,
-                    far,
-                    id,
-                    bytes,
-                },
-            );
-        }
-    }
-
-    // No ACR leaves whose record a restart would not find.
-    fn check_written_ahead(&mut self, place: usize, bytes: &[u8]) {
-        let seat = &self.seats[place];
-        let mut states = None;
-        for acr in requests(bytes) {
-            let session = acr.find(charging::diameter::dictionary::SESSION_ID);
-            let number = acr.find(charging::diameter::dictionary::ACCOUNTING_RECORD_NUMBER);
-            let session = session.map(|avp| avp.data).unwrap_or_default();
-            let number = number.and_then(|avp| avp.u32().ok()).unwrap_or(u32::MAX);
-            let states = states.get_or_insert_with(|| seat.blobs.states());
-            let pending = states.iter().any(|state| {
-                state
-                    .charging
-                    .accounting
-                    .as_ref()
-                    .is_some_and(|accounting| {
-                        accounting.session_id() == session
-                            && accounting
-                                .pending_key()
-                                .is_some_and(|key| key.number == number)
-                    })
-            });
-            let stored = || {
-                seat.records.all().iter().any(|(_, stored)| {
-                    Diameter::parse(stored).is_ok_and(|stored| {
-                        stored
-                            .find(charging::diameter::dictionary::SESSION_ID)
-                            .is_some_and(|avp| avp.data == session)
-                    })
-                })
-            };
-            if !pending && !stored() {
-                self.violations.push(format!(
-                    "{}: record {number} of {} left before it was written",
-                    self.now,
-                    String::from_utf8_lossy(session)
-                ));
-            }
-        }
-    }
-
-    fn connect(&mut self, place: usize, far: usize, life: u32) {
-        if life != self.restarts || self.seats[place].shard.is_none() {
-            return;
-        }
-        let now = self.instant();
-        let peer = PeerIndex(far as u16);
-        let entry = &mut self.fars[far];
-        let accepted = if entry.is_down || entry.is_black {
-            None
-        } else {
-            entry.cdf.accept(now)
-        };
-        match accepted {
-            Some(id) => {
-                entry.links.insert(
-                    place,
-                    Link {
-                        id,
-                        broken: false,
-                        last: [0; 2],
-                    },
-                );
-                self.turn(place, |shard, _| shard.router().on_connected(now, peer));
-            }
-            None => self.turn(place, |shard, _| {
-                shard.router().on_connect_failed(now, peer)
-            }),
-        }
-    }
-
-    fn reach_far(&mut self, place: usize, far: usize, id: ConnectionId, bytes: &[u8]) {
-        let link = self.fars[far].links.get(&place);
-        if link.is_none_or(|link| link.id != id || link.broken) {
-            return;
-        }
-        let now = self.instant();
-        for acr in requests(bytes) {
-            self.acrs += 1;
-            let lose = self.setup.sabotage == Sabotage::LoseRecord && self.acrs % 7 == 6;
-            let fault = if lose {
-                Fault::Refuse(2_001)
-            } else {
-                Fault::None
-            };
-            if self.setup.sabotage == Sabotage::LoseRecord {
-                self.fars[far].cdf.queue_fault(fault);
-            }
-            if self.setup.sabotage == Sabotage::ForgeRecord && self.acrs % 5 == 4 {
-                let mut forged = acr.bytes().to_vec();
-                let last = forged.len() - 9;
-                forged[last] ^= 1;
-                self.fars[far].cdf.handle_bytes(now, id, &forged);
-            }
-        }
-        self.fars[far].cdf.handle_bytes(now, id, bytes);
-        self.serve_far(far);
-    }
-
-    // Sends what a CDF has to send, and closes what it wants closed.
-    fn serve_far(&mut self, far: usize) {
-        let links: Vec<_> = self.fars[far].links.iter().map(|(s, l)| (*s, *l)).collect();
-        for (shard, link) in links {
-            let entry = &mut self.fars[far];
-            let bytes = entry
-                .cdf
-                .transmit(link.id)
-                .map(std::mem::take)
-                .unwrap_or_default();
-            if bytes.is_empty() {
-                continue;
-            }
-            if entry.is_black {
-                if let Some(link) = entry.links.get_mut(&shard) {
-                    link.broken = true;
-                }
-                continue;
-            }
-            let at = self.now + entry.delay;
-            let at = entry
-                .links
-                .get_mut(&shard)
-                .map_or(at, |link| link.arrival(1, at));
-            self.push(
-                at,
-                Event::Down {
-                    shard,
-                    far,
-                    id: link.id,
-                    bytes,
-                },
-            );
-        }
-        while let Some(CdfIo::Close(id)) = self.fars[far].cdf.poll_io() {
-            self.fars[far].cdf.on_closed(id);
-            let shard = self.fars[far]
-                .links
-                .iter()
-                .find(|(_, link)| link.id == id)
-                .map(|l| *l.0);
-            if let Some(shard) = shard {
-                self.fars[far].links.remove(&shard);
-                let now = self.instant();
-                self.turn(shard, |shard, _| {
-                    shard.router().on_closed(now, PeerIndex(far as u16));
-                });
-            }
-        }
-    }
-
-    fn cut(&mut self, far: usize) {
-        let now = self.instant();
-        for (shard, link) in std::mem::take(&mut self.fars[far].links) {
-            self.fars[far].cdf.on_closed(link.id);
-            self.turn(shard, |shard, _| {
-                shard.router().on_closed(now, PeerIndex(far as u16))
-            });
-        }
-    }
-
     // ---- misfortunes
 
     fn happen(&mut self, what: Misfortune) {
@@ -822,6 +429,7 @@ impl World {
     fn after_phone(&mut self, phone: usize) {
         for sent in self.phones[phone].take_sent() {
             let from = self.phones[phone].address;
+            self.sent.push((phone, sent.bytes.clone()));
             if sent.to != node_address() {
                 self.violations
                     .push(format!("phone {phone} sends to {}", sent.to));
@@ -931,37 +539,6 @@ impl World {
     pub fn shard(&mut self, place: usize) -> Option<&mut Shard> {
         self.seats[place].shard.as_mut()
     }
-}
-
-// A state without what may change after the commit: whether its record went to a connection.
-fn comparable(mut state: CallState) -> (Vec<u8>, Option<(RecordType, u32)>) {
-    let charging = std::mem::take(&mut state.charging);
-    let pending = charging
-        .accounting
-        .and_then(|accounting| accounting.pending_key());
-    (
-        archive(&state),
-        pending.map(|key| (key.record_type, key.number)),
-    )
-}
-
-/// The ACRs in a stream's chunk, which holds whole messages.
-fn requests(bytes: &[u8]) -> Vec<Diameter<'_>> {
-    let mut found = Vec::new();
-    let mut rest = bytes;
-    while rest.len() >= 20 {
-        let length = u32::from_be_bytes([0, rest[1], rest[2], rest[3]]) as usize;
-        let Some(one) = rest.get(..length) else { break };
-        rest = &rest[length..];
-        let Ok(message) = Diameter::parse(one) else {
-            continue;
-        };
-        let accounting = charging::diameter::dictionary::ACCOUNTING;
-        if message.header.is_request() && message.header.command == accounting {
-            found.push(message);
-        }
-    }
-    found
 }
 
 /// Where the node listens.

@@ -63,6 +63,10 @@ pub struct Plan {
     pub inside: Vec<(u64, &'static str)>,
     /// Status of answers to re-INVITE, 200 if 0.
     pub reinvite_status: u16,
+    /// Takes PRACKs without answering them.
+    pub ignores_prack: bool,
+    /// That many re-INVITEs get 491 before.
+    pub reinvites_refused: u32,
     /// Delay of answers to re-INVITE.
     pub reinvite_after: u64,
     /// Does not answer re-INVITEs.

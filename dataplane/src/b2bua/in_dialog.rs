@@ -475,14 +475,21 @@ impl B2bua {
     }
 
     /// No answer came to a relayed request (Timers B and F).
-    pub(super) fn on_relay_unanswered(&mut self, env: &mut Env, user: User) {
+    pub(super) fn on_relay_unanswered(&mut self, env: &mut Env, id: TxnId, user: User) {
         if let Some(server) = user.link {
             self.answer_empty(env, server, 408, b"Request Timeout");
         }
         let Some(call) = self.calls.get_mut(user.call) else {
             return;
         };
-        call.invites[user.side.other().index()] = None;
+        // What else was not answered, a PRACK for instance, leaves a pending INVITE as it is.
+        let invite = &mut call.invites[user.side.other().index()];
+        if invite
+            .as_ref()
+            .is_some_and(|bridged| bridged.client == Some(id))
+        {
+            *invite = None;
+        }
         if call.is_up() {
             self.end_call(env, user.call, CauseCode(408));
         }
@@ -534,6 +541,8 @@ impl B2bua {
             self.touch(key);
         }
         if let Some(ack) = ack.filter(|_| late) {
+            self.remember_sdp(key, to, ack);
+            self.touch(key);
             let verdict = self.trigger_ack(env, key, ack);
             self.obey(env, key, verdict);
         }

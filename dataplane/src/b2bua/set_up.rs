@@ -393,6 +393,9 @@ impl B2bua {
         env.counters.call_answered += 1;
         self.relay_2xx(env, key, server, Side::Originating, response, Some(&tag));
         self.remember_sdp(key, Side::Originating, response);
+        self.with_invite(key, |b2bua, invite| {
+            b2bua.remember_sdp(key, Side::Terminating, invite);
+        });
         self.arm_established(env, key);
         let verdict = self.trigger_answered(env, key, response, user.at);
         self.obey(env, key, verdict);

@@ -39,6 +39,7 @@ impl B2bua {
             Phase::Answered | Phase::Confirmed => {
                 // RFC 3261 15: the ACK may come after the BYE, or never.
                 let unacknowledged = self.calls[call].state.phase == Phase::Answered;
+                self.acknowledge_pending(env, call);
                 self.end_other_leg(env, call, side, bye);
                 self.close_call(env, call);
                 self.trigger_bye(env, call, bye, unacknowledged);
@@ -53,6 +54,17 @@ impl B2bua {
         if side == Side::Originating {
             let reasons = reasons_of(bye);
             self.fail_set_up(env, call, 487, b"Request Terminated", &reasons.list());
+        }
+    }
+
+    // RFC 3261 13.2.2.4: a 2xx gets its ACK from us even if the one we relayed it to never sends
+    // his, else its sender repeats it for 64*T1 into a dialog that is over.
+    fn acknowledge_pending(&mut self, env: &mut Env, call: CallKey) {
+        for side in [Side::Originating, Side::Terminating] {
+            let bridged = self.calls[call].invites[side.index()].as_ref();
+            if bridged.is_some_and(|bridged| bridged.answered && bridged.ack.is_empty()) {
+                self.pass_ack(env, call, side, None);
+            }
         }
     }
 
@@ -74,6 +86,7 @@ impl B2bua {
         if !self.calls[call].is_up() {
             return;
         }
+        self.acknowledge_pending(env, call);
         for side in [Side::Originating, Side::Terminating] {
             self.send_bye(env, call, side, |out, _| {
                 if (400..700).contains(&cause.0) {
@@ -328,8 +341,6 @@ impl B2bua {
         if pending.is_none_or(|invite| invite.server != Some(id)) || !call.is_up() {
             return;
         }
-        // The callee's side has not got its ACK either.
-        self.pass_ack(env, user.call, user.side, None);
         let cause = match self.calls[user.call].state.phase {
             Phase::Answered => CauseCode::UNSUCCESSFUL_SETUP,
             _ => CauseCode(408),

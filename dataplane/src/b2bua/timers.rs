@@ -18,7 +18,7 @@ impl B2bua {
             Expired::Nothing => {}
             Expired::NoAnswer(id, user) if self.calls.contains_key(user.call) => match user.role {
                 Role::InviteClient => self.on_invite_unanswered(env, id, user.call),
-                Role::Relay => self.on_relay_unanswered(env, user),
+                Role::Relay => self.on_relay_unanswered(env, id, user),
                 Role::Event => self.on_event_response(env, id, user, None),
                 Role::Refresh => self.on_refresh_unanswered(env, user),
                 Role::InviteServer | Role::Local | Role::Bye | Role::Cancel => {}
@@ -95,11 +95,16 @@ impl B2bua {
             env.counters.call_session_expired += 1;
             self.end_call(env, key, CauseCode(408));
         } else if session.refresher == Some(Refresher::Us) {
-            self.send_refresh(env, key, side);
+            let sent = self.send_refresh(env, key, side);
             // If the refresh comes to nothing, the expiry ends the call.
             let left = session
                 .expiry()
                 .map_or(0, |expiry| expiry.ms_since(env.now.wall));
+            let left = if sent {
+                left
+            } else {
+                left.min(REFRESH_AGAIN_MS)
+            };
             let timer = TimerKey::Call(key, CallTimer::Session(side as u8));
             self.calls[key].timers[SESSION + side.index()] = Some(env.arm(left, timer));
         } else {
@@ -109,7 +114,8 @@ impl B2bua {
 
     // UPDATE without SDP if the peer knows UPDATE (RFC 4028 7.4), else a re-INVITE that repeats
     // the SDP sent last.
-    fn send_refresh(&mut self, env: &mut Env, key: CallKey, side: Side) {
+    // False if it has to wait for an INVITE that is under way.
+    fn send_refresh(&mut self, env: &mut Env, key: CallKey, side: Side) -> bool {
         self.touch(key);
         let call = &mut self.calls[key];
         let busy = call.invites[side.other().index()]
@@ -119,7 +125,8 @@ impl B2bua {
         let leg = &mut call.state.legs[side.index()];
         let method = match leg.allows_update {
             true => Method::Update,
-            false if sdp.is_empty() || busy => return,
+            false if busy => return false,
+            false if sdp.is_empty() => return true, // cannot be refreshed by us
             false => Method::Invite,
         };
         let (peer, listener, cseq) = (leg.peer, leg.listener, leg.next_cseq());
@@ -150,6 +157,7 @@ impl B2bua {
             compose::end_without_body(&mut out);
         }
         self.layer.start_client(env, txn, cseq, out);
+        true
     }
 
     /// The answer to our own refresh.
@@ -178,8 +186,24 @@ impl B2bua {
             self.touch(user.call);
         } else if status == 481 || status == 408 {
             self.end_call(env, user.call, CauseCode(i32::from(status)));
+        } else if status == 491 || status == 500 {
+            self.refresh_again(env, user);
         }
         // Any other failure leaves the session as it was; its expiry is armed.
+    }
+
+    // RFC 3261 14.1: the refresh met an offer of the peer's and is tried again a little later.
+    fn refresh_again(&mut self, env: &mut Env, user: User) {
+        let slot = SESSION + user.side.index();
+        let call = &mut self.calls[user.call];
+        let expiry = call.state.legs[user.side.index()].session.expiry();
+        let left = expiry.map_or(0, |expiry| expiry.ms_since(env.now.wall));
+        if let Some(old) = call.timers[slot].take() {
+            env.wheel.cancel(old);
+        }
+        let delay = left.min(REFRESH_AGAIN_MS + env.rng.below(REFRESH_AGAIN_MS));
+        let timer = TimerKey::Call(user.call, CallTimer::Session(user.side as u8));
+        self.calls[user.call].timers[slot] = Some(env.arm(delay, timer));
     }
 
     fn on_refresh_unanswered(&mut self, env: &mut Env, user: User) {
@@ -228,3 +252,6 @@ impl B2bua {
         self.touch(key);
     }
 }
+
+/// Least wait before a refresh that met another offer is tried again (RFC 3261 14.1).
+const REFRESH_AGAIN_MS: u64 = 2_000;

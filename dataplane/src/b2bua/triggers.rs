@@ -380,7 +380,7 @@ impl B2bua {
     }
 
     // Reads the kept INVITE (or other first request) once more.
-    fn with_invite(&mut self, key: CallKey, then: impl FnOnce(&mut Self, &Message<'_>)) {
+    pub(super) fn with_invite(&mut self, key: CallKey, then: impl FnOnce(&mut Self, &Message<'_>)) {
         let kept = std::mem::take(&mut self.calls[key].set_up.invite);
         let mut index = std::mem::take(&mut self.index);
         if let Ok(invite) = parse(&kept, &mut index) {

@@ -56,6 +56,7 @@ impl Node {
     /// Starts every shard of a node.
     pub fn start(mut config: Config) -> Result<Self, NodeError> {
         sys::raise_memlock();
+        sys::keep_freed_memory();
         let clock = Clock::new();
         let number = NODE_ALONE;
         let locks = vec![

@@ -310,7 +310,9 @@ fn emit(raw: &[Vec<u8>], is_over: bool, visit: &mut impl FnMut(CdrLine)) {
         .any(|record| matches!(record.record_type, RecordType::Stop | RecordType::Event));
     visit(CdrLine {
         session_id: text(cdr.session_id),
-        user_session_id: records.first().map_or_else(String::new, |r| text(r.user_session_id)),
+        user_session_id: records
+            .first()
+            .map_or_else(String::new, |r| text(r.user_session_id)),
         icid: text(cdr.icid),
         kind: if cdr.is_event { "event" } else { "session" },
         sip_method: text(cdr.sip_method),

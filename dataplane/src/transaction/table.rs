@@ -309,6 +309,10 @@ impl<U: Copy> Layer<U> {
         if !ours || cseq != txn.cseq || method != txn.method {
             return None;
         }
+        // Ids begin anew with every run of the node, so the whole branch has to be ours: else the
+        // answer to a request of the run before is taken for that to another call's.
+        let branch = response.top_via()?.branch?;
+        memchr::memmem::find(&txn.message, branch)?;
         let user = txn.user;
         let event = event_of_status(response.status());
         let acts = self.step(id, event)?;

@@ -390,6 +390,20 @@ impl Phone {
     }
 
     fn after_inside(&mut self, now: u64, dialog: usize, code: u16) {
+        if (code == 491 || code == 500) && self.dialogs[dialog].refreshes && !self.plan.lazy {
+            // RFC 3261 14.1: who opened the dialog waits longer.
+            let wait = if self.plan.calls_at.is_some() {
+                2_100
+            } else {
+                0
+            };
+            self.agenda
+                .retain(|_, what| !matches!(what, Do::Refresh(_)));
+            self.plan_at(
+                now + wait + 200 * (self.number as u64 % 9),
+                Do::Refresh(dialog),
+            );
+        }
         if (code == 481 || code == 408) && self.dialogs[dialog].state == DialogState::Confirmed {
             self.hang_up(now, dialog); // RFC 3261 12.2.1.2
         }

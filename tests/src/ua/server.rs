@@ -395,7 +395,9 @@ impl Phone {
                     let server = &mut self.servers[invite];
                     (server.resend_at, server.give_up_at) = (None, None);
                 }
-                self.reply(now, place, 200, "", "");
+                if !self.plan.ignores_prack {
+                    self.reply(now, place, 200, "", "");
+                }
             }
             _ => self.reply(now, place, 200, "", ""),
         }
@@ -434,7 +436,8 @@ impl Phone {
         let pending = self.servers[..place]
             .iter()
             .any(|server| server.method == "INVITE" && server.code < 200);
-        if self.is_negotiating() {
+        if self.is_negotiating() || self.plan.reinvites_refused > 0 {
+            self.plan.reinvites_refused = self.plan.reinvites_refused.saturating_sub(1);
             return self.reply(now, place, 491, "", "");
         }
         if pending {

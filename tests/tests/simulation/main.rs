@@ -3,6 +3,8 @@
 //! A failing seed prints itself; `RINGTOLL_SEED=n` plays it again and `RINGTOLL_SEEDS=n` plays
 //! more of them.
 
+mod scenarios;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use tests::random::{self, play};

@@ -1,0 +1,232 @@
+//! The streams between the shards and the CDFs.
+
+use super::*;
+
+impl World {
+    pub(super) fn serve_router(&mut self, place: usize, shard: &mut Shard) {
+        while let Some(action) = shard.router().poll_io() {
+            match action {
+                IoAction::Connect { peer, .. } => {
+                    let far = usize::from(peer.0);
+                    let event = Event::Connected {
+                        shard: place,
+                        far,
+                        life: self.restarts,
+                    };
+                    self.push(self.now + 3, event);
+                }
+                IoAction::Close { peer } => {
+                    let far = &mut self.fars[usize::from(peer.0)];
+                    if let Some(link) = far.links.remove(&place) {
+                        far.cdf.on_closed(link.id);
+                    }
+                }
+            }
+        }
+        for far in 0..self.fars.len() {
+            let Some(waiting) = shard.router().transmit(PeerIndex(far as u16)) else {
+                continue;
+            };
+            if waiting.is_empty() {
+                continue;
+            }
+            let bytes = std::mem::take(waiting);
+            self.check_written_ahead(place, &bytes);
+            self.note(4, &bytes);
+            let entry = &mut self.fars[far];
+            let Some(link) = entry.links.get_mut(&place) else {
+                continue;
+            };
+            link.broken |= entry.is_black;
+            let (id, at) = (link.id, link.arrival(0, self.now + entry.delay));
+            self.push(
+                at,
+                Event::Up {
+                    shard: place,
+                    far,
+                    id,
+                    bytes,
+                },
+            );
+        }
+    }
+
+    // No ACR leaves whose record a restart would not find.
+    pub(super) fn check_written_ahead(&mut self, place: usize, bytes: &[u8]) {
+        let seat = &self.seats[place];
+        let mut states = None;
+        for acr in requests(bytes) {
+            let session = acr.find(charging::diameter::dictionary::SESSION_ID);
+            let number = acr.find(charging::diameter::dictionary::ACCOUNTING_RECORD_NUMBER);
+            let session = session.map(|avp| avp.data).unwrap_or_default();
+            let number = number.and_then(|avp| avp.u32().ok()).unwrap_or(u32::MAX);
+            let states = states.get_or_insert_with(|| seat.blobs.states());
+            let pending = states.iter().any(|state| {
+                state
+                    .charging
+                    .accounting
+                    .as_ref()
+                    .is_some_and(|accounting| {
+                        accounting.session_id() == session
+                            && accounting
+                                .pending_key()
+                                .is_some_and(|key| key.number == number)
+                    })
+            });
+            let stored = || {
+                seat.records.all().iter().any(|(_, stored)| {
+                    Diameter::parse(stored).is_ok_and(|stored| {
+                        stored
+                            .find(charging::diameter::dictionary::SESSION_ID)
+                            .is_some_and(|avp| avp.data == session)
+                    })
+                })
+            };
+            if !pending && !stored() {
+                self.violations.push(format!(
+                    "{}: record {number} of {} left before it was written",
+                    self.now,
+                    String::from_utf8_lossy(session)
+                ));
+            }
+        }
+    }
+
+    pub(super) fn connect(&mut self, place: usize, far: usize, life: u32) {
+        if life != self.restarts || self.seats[place].shard.is_none() {
+            return;
+        }
+        let now = self.instant();
+        let peer = PeerIndex(far as u16);
+        let entry = &mut self.fars[far];
+        let accepted = if entry.is_down || entry.is_black {
+            None
+        } else {
+            entry.cdf.accept(now)
+        };
+        match accepted {
+            Some(id) => {
+                entry.links.insert(
+                    place,
+                    Link {
+                        id,
+                        broken: false,
+                        last: [0; 2],
+                    },
+                );
+                self.turn(place, |shard, _| shard.router().on_connected(now, peer));
+            }
+            None => self.turn(place, |shard, _| {
+                shard.router().on_connect_failed(now, peer)
+            }),
+        }
+    }
+
+    pub(super) fn reach_far(&mut self, place: usize, far: usize, id: ConnectionId, bytes: &[u8]) {
+        let link = self.fars[far].links.get(&place);
+        if link.is_none_or(|link| link.id != id || link.broken) {
+            return;
+        }
+        let now = self.instant();
+        for acr in requests(bytes) {
+            self.acrs += 1;
+            let lose = self.setup.sabotage == Sabotage::LoseRecord && self.acrs % 7 == 6;
+            let fault = if lose {
+                Fault::Refuse(2_001)
+            } else {
+                Fault::None
+            };
+            if self.setup.sabotage == Sabotage::LoseRecord {
+                self.fars[far].cdf.queue_fault(fault);
+            }
+            if self.setup.sabotage == Sabotage::ForgeRecord && self.acrs % 5 == 4 {
+                let mut forged = acr.bytes().to_vec();
+                let last = forged.len() - 9;
+                forged[last] ^= 1;
+                self.fars[far].cdf.handle_bytes(now, id, &forged);
+            }
+        }
+        self.fars[far].cdf.handle_bytes(now, id, bytes);
+        self.serve_far(far);
+    }
+
+    // Sends what a CDF has to send, and closes what it wants closed.
+    pub(super) fn serve_far(&mut self, far: usize) {
+        let links: Vec<_> = self.fars[far].links.iter().map(|(s, l)| (*s, *l)).collect();
+        for (shard, link) in links {
+            let entry = &mut self.fars[far];
+            let bytes = entry
+                .cdf
+                .transmit(link.id)
+                .map(std::mem::take)
+                .unwrap_or_default();
+            if bytes.is_empty() {
+                continue;
+            }
+            if entry.is_black {
+                if let Some(link) = entry.links.get_mut(&shard) {
+                    link.broken = true;
+                }
+                continue;
+            }
+            let at = self.now + entry.delay;
+            let at = entry
+                .links
+                .get_mut(&shard)
+                .map_or(at, |link| link.arrival(1, at));
+            self.push(
+                at,
+                Event::Down {
+                    shard,
+                    far,
+                    id: link.id,
+                    bytes,
+                },
+            );
+        }
+        while let Some(CdfIo::Close(id)) = self.fars[far].cdf.poll_io() {
+            self.fars[far].cdf.on_closed(id);
+            let shard = self.fars[far]
+                .links
+                .iter()
+                .find(|(_, link)| link.id == id)
+                .map(|l| *l.0);
+            if let Some(shard) = shard {
+                self.fars[far].links.remove(&shard);
+                let now = self.instant();
+                self.turn(shard, |shard, _| {
+                    shard.router().on_closed(now, PeerIndex(far as u16));
+                });
+            }
+        }
+    }
+
+    pub(super) fn cut(&mut self, far: usize) {
+        let now = self.instant();
+        for (shard, link) in std::mem::take(&mut self.fars[far].links) {
+            self.fars[far].cdf.on_closed(link.id);
+            self.turn(shard, |shard, _| {
+                shard.router().on_closed(now, PeerIndex(far as u16))
+            });
+        }
+    }
+}
+
+/// The ACRs in a stream's chunk, which holds whole messages.
+fn requests(bytes: &[u8]) -> Vec<Diameter<'_>> {
+    let mut found = Vec::new();
+    let mut rest = bytes;
+    while rest.len() >= 20 {
+        let length = u32::from_be_bytes([0, rest[1], rest[2], rest[3]]) as usize;
+        let Some(one) = rest.get(..length) else { break };
+        rest = &rest[length..];
+        let Ok(message) = Diameter::parse(one) else {
+            continue;
+        };
+        let accounting = charging::diameter::dictionary::ACCOUNTING;
+        if message.header.is_request() && message.header.command == accounting {
+            found.push(message);
+        }
+    }
+    found
+}

@@ -1,0 +1,216 @@
+//! The node's part of the world: its shards' turns, its start and its end.
+
+use std::net::SocketAddr;
+
+use super::*;
+
+impl World {
+    pub(super) fn start_node(&mut self) {
+        let now = self.now_both();
+        for place in 0..self.seats.len() {
+            let parts = self.parts(place);
+            let states = self.seats[place].blobs.states();
+            let mut shard = Shard::new(parts, now);
+            shard.resume(now, states.into_iter());
+            self.seats[place].shard = Some(shard);
+            self.turn(place, |_, _| ());
+        }
+    }
+
+    pub(super) fn parts(&mut self, place: usize) -> Parts {
+        let config = self.config.clone();
+        let epoch = 1_600_000_000 + self.restarts;
+        let host = format!("shard{place}.node1.example");
+        let seed = self.setup.seed ^ (u64::from(self.restarts) << 32) ^ place as u64;
+        let mut class = config.rf.class.clone();
+        class
+            .destination_realm
+            .clone_from(&config.rf.destination_realm);
+        let ctf = CtfConfig {
+            origin_host: host.clone(),
+            origin_realm: config.rf.origin_realm.clone(),
+            origin_state_id: Some(epoch),
+            boot_epoch_s: epoch,
+            shard: place as u32,
+            seed,
+            classes: vec![class],
+        };
+        let peers = config.rf.cdf.iter().map(|address| RoutedPeer {
+            address: *address,
+            config: PeerConfig {
+                watchdog_interval_ms: config.rf.watchdog_ms,
+                reconnect_ms_max: 5_000,
+                ..PeerConfig::default()
+            },
+        });
+        let router = RouterConfig {
+            peers: peers.collect(),
+            acr_retry_interval_ms: config.rf.retry_interval_ms,
+            acr_max_retries: config.rf.retries_max as u8,
+            ..RouterConfig::default()
+        };
+        let records = self.seats[place].records.clone();
+        let stored = records.all();
+        let next = stored.last().map_or(0, |(sequence, _)| sequence + 1);
+        let store = AnyStore(Box::new(records));
+        let mut backlog = Backlog::new(BacklogConfig::default(), store, next);
+        for (sequence, acr) in &stored {
+            backlog.recover(*sequence, acr);
+        }
+        let now = self.now_both();
+        Parts {
+            place: Place {
+                node: 1,
+                shard: place as u16,
+                incarnation: 1 + self.restarts,
+            },
+            shards: self.setup.shards,
+            tokens: TokenKey::new(&[7; 16]),
+            ctf: Ctf::new(ctf, now),
+            router: Router::new(router, &identity(&host, epoch), seed, now.instant),
+            blobs: Box::new(self.seats[place].blobs.clone()),
+            backlog,
+            seed,
+            config,
+        }
+    }
+
+    pub(super) fn stop_node(&mut self) {
+        for seat in &mut self.seats {
+            seat.shard = None;
+            seat.armed = None;
+        }
+        for far in &mut self.fars {
+            for (_, link) in std::mem::take(&mut far.links) {
+                far.cdf.on_closed(link.id);
+            }
+        }
+    }
+
+    pub(super) fn reach_node(&mut self, from: SocketAddr, bytes: &[u8]) {
+        self.note(2, bytes);
+        if self.seats[0].shard.is_none() {
+            return;
+        }
+        self.watch.on_arrival(self.now, from, bytes);
+        if let Some(&phone) = self.by_address.get(&from) {
+            self.show(phone, "arrives", bytes);
+        }
+        let first = self.rng.below(self.seats.len() as u64) as usize;
+        let origin = Origin { from, listener: 0 };
+        let now = self.now_both();
+        let mut elsewhere = None;
+        self.turn(first, |shard, _| {
+            if let Taken::Elsewhere(other) = shard.handle_datagram(now, origin, bytes) {
+                elsewhere = Some(usize::from(other));
+            }
+        });
+        if let Some(other) = elsewhere {
+            self.turn(other, |shard, violations| {
+                if shard.handle_datagram(now, origin, bytes) != Taken::Here {
+                    violations.push("a datagram is handed over twice".to_owned());
+                }
+            });
+        }
+    }
+
+    // One turn of a shard: feed, fire, settle, send, arm.
+    pub(super) fn turn(&mut self, place: usize, feed: impl FnOnce(&mut Shard, &mut Vec<String>)) {
+        let now = self.now_both();
+        let Some(mut shard) = self.seats[place].shard.take() else {
+            return;
+        };
+        feed(&mut shard, &mut self.violations);
+        if self.setup.sabotage != Sabotage::NoTimers {
+            shard.handle_timeout(now);
+        }
+        shard.settle(now);
+        self.check_settled(place, &shard);
+        self.flush(&mut shard);
+        self.serve_router(place, &mut shard);
+        let deadline = shard.next_deadline();
+        let armed = deadline.map(|at| self.ms_of(at).max(self.now));
+        let idle = self.setup.sabotage == Sabotage::NoTimers;
+        self.seats[place].armed = armed.filter(|_| !idle);
+        self.seats[place].shard = Some(shard);
+    }
+
+    // The law of the turn: what survives is as new as what leaves.
+    pub(super) fn check_settled(&mut self, place: usize, shard: &Shard) {
+        for call in shard.b2bua().calls() {
+            let phase = call.state.phase;
+            if call.state.texts.len() > TEXTS_BOUND {
+                self.violations
+                    .push(format!("{} bytes of texts", call.state.texts.len()));
+            }
+            if matches!(phase, Phase::SettingUp | Phase::Event) || !call.stored {
+                continue;
+            }
+            if call.dirty {
+                self.violations
+                    .push(format!("{}: a call changed after settle", self.now));
+            } else if self.seats[place].blobs.bytes(call.state.id).is_none() {
+                self.violations
+                    .push(format!("{}: a call is not in the store", self.now));
+            } else if self.setup.seed.is_multiple_of(8)
+                && let Some(kept) = self.seats[place].blobs.state(call.state.id)
+                && comparable(kept) != comparable(call.state.clone())
+            {
+                self.violations
+                    .push(format!("{}: the blob is not the state", self.now));
+            }
+        }
+    }
+
+    pub(super) fn flush(&mut self, shard: &mut Shard) {
+        let out = shard.outbox();
+        let sent: Vec<_> = out
+            .datagrams()
+            .iter()
+            .map(|one| (one.to, out.payload(one).to_vec()))
+            .collect();
+        out.clear();
+        for (to, bytes) in sent {
+            self.finals += u64::from(bytes.starts_with(b"SIP/2.0 2"));
+            if self.setup.sabotage == Sabotage::SecondFinal && self.finals % 9 == 8 {
+                let text =
+                    String::from_utf8_lossy(&bytes).replacen("SIP/2.0 200", "SIP/2.0 500", 1);
+                self.leave(to, text.into_bytes());
+            }
+            self.leave(to, bytes);
+        }
+    }
+
+    pub(super) fn leave(&mut self, to: SocketAddr, bytes: Vec<u8>) {
+        self.note(3, &bytes);
+        self.watch
+            .on_departure(self.now, self.restarts, to, &bytes, &mut self.violations);
+        let Some(&phone) = self.by_address.get(&to) else {
+            self.violations.push(format!("a datagram to nobody: {to}"));
+            return;
+        };
+        self.show(phone, "leaves", &bytes);
+        let delays: Vec<u64> = self.net.copies(&mut self.rng).collect();
+        for delay in delays {
+            self.push(
+                self.now + delay,
+                Event::ToPhone {
+                    phone,
+                    bytes: bytes.clone(),
+                },
+            );
+        }
+    }
+}
+
+// A state without what may change after the commit: whether its record went to a connection.
+fn comparable(mut state: CallState) -> (Vec<u8>, Option<(RecordType, u32)>) {
+    let charging = std::mem::take(&mut state.charging);
+    let pending = charging
+        .accounting
+        .and_then(|accounting| accounting.pending_key());
+    (
+        archive(&state),
+        pending.map(|key| (key.record_type, key.number)),
+    )
+}
