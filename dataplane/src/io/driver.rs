@@ -198,7 +198,8 @@ async fn watch_timer(turn: Rc<Turn>) {
                 glommio::executor().yield_if_needed().await;
             }
             Some(due) => {
-                let sleep = Timer::new(due.duration_since(now.instant) + Duration::from_micros(50));
+                let wait = due.duration_since(now.instant).max(TIMER_SLACK);
+                let sleep = Timer::new(wait);
                 let sleep = async {
                     sleep.await;
                 };
@@ -307,5 +308,8 @@ impl Turn {
 const IO_MEMORY: usize = 64 << 10;
 /// Entries of the io_uring rings: one per listener and Diameter connection and a few more.
 const RING_DEPTH: usize = 128;
+/// A shard that sleeps is woken for its timers no more often than this: timers that are due
+/// within it fire together. One that is busy looks at every turn.
+const TIMER_SLACK: Duration = Duration::from_millis(4);
 /// Batches read before the other tasks of the shard have their turn.
 const BATCHES_A_TURN: usize = 4;
