@@ -1,4 +1,23 @@
 //! Load generator, demonstration and benchmarks of ringtoll.
+//!
+//! ```text
+//!   plan     what each call is meant to do, from a seed
+//!   phone    caller and callee, sans-IO      template  their first requests
+//!   drive    sockets, clock, schedule        ledger    what the phones saw
+//!   reconcile  ledger against the CDF's store   latency, table, report  figures, how shown
+//!   testbed  a node of our own                  cpu       run time of somebody else's
+//! ```
 
+pub mod cpu;
+pub mod drive;
+pub mod latency;
+pub mod ledger;
 pub mod message;
 pub mod operation;
+pub mod phone;
+pub mod plan;
+pub mod reconcile;
+pub mod report;
+pub mod table;
+pub mod template;
+pub mod testbed;

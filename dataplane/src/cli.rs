@@ -91,12 +91,14 @@ pub fn main() -> ExitCode {
             }
             Err(error) => refuse(&error),
         },
-        Command::Cdf { listen, store, interim_interval } => {
-            finish(io::serve_cdf(listen, &store, interim_interval))
-        }
-        Command::Cdr { command: CdrCommand::List { store, json } } => {
-            finish(list(&store, json))
-        }
+        Command::Cdf {
+            listen,
+            store,
+            interim_interval,
+        } => finish(io::serve_cdf(listen, &store, interim_interval)),
+        Command::Cdr {
+            command: CdrCommand::List { store, json },
+        } => finish(list(&store, json)),
         Command::Calls { state_dir } => finish(io::list_calls(&state_dir)),
     }
 }
@@ -128,7 +130,11 @@ fn list(store: &std::path::Path, json: bool) -> Result<(), io::NodeError> {
     }
     io::list_cdrs(store, |cdr| {
         // A closed pipe ends the output, not the program's health.
-        let _ = if json { write_json(&mut out, &cdr) } else { write_row(&mut out, &cdr) };
+        let _ = if json {
+            write_json(&mut out, &cdr)
+        } else {
+            write_row(&mut out, &cdr)
+        };
     })
 }
 
@@ -138,9 +144,12 @@ fn write_json(out: &mut impl std::io::Write, cdr: &CdrLine) -> std::io::Result<(
 }
 
 fn write_row(out: &mut impl std::io::Write, cdr: &CdrLine) -> std::io::Result<()> {
-    let seconds =
-        cdr.duration_ms.map_or(String::new(), |ms| format!("{}.{:03}", ms / 1_000, ms % 1_000));
-    let cause = cdr.cause_code.map_or(String::new(), |code| code.to_string());
+    let seconds = cdr.duration_ms.map_or(String::new(), |ms| {
+        format!("{}.{:03}", ms / 1_000, ms % 1_000)
+    });
+    let cause = cdr
+        .cause_code
+        .map_or(String::new(), |code| code.to_string());
     writeln!(
         out,
         "{:<10} {:<8} {:<10} {:>7} {:>11} {:>6}  {:<28} {:<28} {}",

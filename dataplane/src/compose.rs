@@ -139,6 +139,9 @@ mod tests {
     #[test]
     fn a_comma_inside_quotes_or_brackets_does_not_split() {
         let (first, rest) = split_comma(b"\"a, b\" <sip:x;y=1,2>, <sip:z>");
-        assert_eq!((first, rest), (&b"\"a, b\" <sip:x;y=1,2>"[..], &b"<sip:z>"[..]));
+        assert_eq!(
+            (first, rest),
+            (&b"\"a, b\" <sip:x;y=1,2>"[..], &b"<sip:z>"[..])
+        );
     }
 }

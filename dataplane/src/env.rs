@@ -119,7 +119,12 @@ impl Outbox {
     pub fn push(&mut self, to: SocketAddr, listener: ListenerId, bytes: &[u8]) {
         let start = u32::try_from(self.bytes.len()).expect("an outbox is drained every turn");
         self.bytes.extend_from_slice(bytes);
-        self.datagrams.push(Datagram { to, listener, start, len: bytes.len() as u32 });
+        self.datagrams.push(Datagram {
+            to,
+            listener,
+            start,
+            len: bytes.len() as u32,
+        });
     }
 
     /// The datagrams in the order they were pushed.
@@ -162,7 +167,9 @@ pub struct BufPool {
 impl BufPool {
     /// An empty buffer, recycled if one is at hand.
     pub fn take(&mut self) -> Vec<u8> {
-        self.free.pop().unwrap_or_else(|| Vec::with_capacity(BUF_CAPACITY))
+        self.free
+            .pop()
+            .unwrap_or_else(|| Vec::with_capacity(BUF_CAPACITY))
     }
 
     /// A recycled buffer holding a copy of `bytes`.

@@ -159,7 +159,9 @@ impl Shard {
             }
             // A call of an earlier run may have come back under another number of shards.
             Some(token) => token.shard % self.shards,
-            None if message.is_request() => (fold(message.call_id()) % u64::from(self.shards)) as u16,
+            None if message.is_request() => {
+                (fold(message.call_id()) % u64::from(self.shards)) as u16
+            }
             None => {
                 self.env.counters.token_refused += 1;
                 return Taken::Here;
@@ -187,7 +189,8 @@ impl Shard {
         match (request, fault.response()) {
             (Some(request), Some((status, reason))) => {
                 self.env.counters.sip_malformed_answered += 1;
-                self.b2bua.answer_malformed(&mut self.env, &request, origin, status, reason);
+                self.b2bua
+                    .answer_malformed(&mut self.env, &request, origin, status, reason);
             }
             _ => self.env.counters.sip_malformed_dropped += 1,
         }
@@ -207,10 +210,18 @@ impl Shard {
                 TimerKey::Call(key, timer) => self.b2bua.on_call_timer(&mut self.env, key, timer),
             }
         }
-        if self.router.next_deadline().is_some_and(|due| due <= now.instant) {
+        if self
+            .router
+            .next_deadline()
+            .is_some_and(|due| due <= now.instant)
+        {
             self.router.handle_timeout(now.instant);
         }
-        if self.backlog.next_deadline().is_some_and(|due| due <= now.instant) {
+        if self
+            .backlog
+            .next_deadline()
+            .is_some_and(|due| due <= now.instant)
+        {
             self.backlog.handle_timeout(now.instant);
         }
     }
@@ -232,7 +243,8 @@ impl Shard {
             self.touched = touched;
         }
         self.drain_backlog();
-        self.b2bua.set_overload(!self.blobs.is_open() || self.backlog.is_above_high_water());
+        self.b2bua
+            .set_overload(!self.blobs.is_open() || self.backlog.is_above_high_water());
     }
 
     fn settle_call(&mut self, key: CallKey) {
@@ -249,7 +261,9 @@ impl Shard {
     // Writes the call's state. What is not answered yet has nothing a survivor could go on with,
     // unless a record of it waits.
     fn commit(&mut self, key: CallKey) {
-        let Some(call) = self.b2bua.call(key) else { return };
+        let Some(call) = self.b2bua.call(key) else {
+            return;
+        };
         let worth = call.state.phase != Phase::SettingUp && call.state.phase != Phase::Event;
         if !call.dirty || !worth || (call.is_finished() && !call.stored) {
             return;
@@ -258,7 +272,10 @@ impl Shard {
         let buffer = std::mem::take(&mut self.blob);
         let written = rkyv::api::high::to_bytes_in::<_, rkyv::rancor::Error>(&call.state, buffer);
         let Ok(blob) = written else { return };
-        if self.blobs.commit(call.state.id, crate::b2bua::SCHEMA, &blob) {
+        if self
+            .blobs
+            .commit(call.state.id, crate::b2bua::SCHEMA, &blob)
+        {
             self.env.counters.blob_committed += 1;
             self.b2bua.mark_committed(key);
         } else {
@@ -277,10 +294,18 @@ impl Shard {
             if !acr::encode_pending(&call.state.charging, &mut self.record) {
                 return;
             }
-            let tag = Tag { call: key.data().as_ffi(), session: 0 };
+            let tag = Tag {
+                call: key.data().as_ffi(),
+                session: 0,
+            };
             // Older records wait on disk: this one goes behind them, lest it overtakes its START.
             let behind = !self.backlog.is_empty() && call.has_stored_records;
-            if !behind && self.router.send(self.env.now.instant, tag, &self.record).is_ok() {
+            if !behind
+                && self
+                    .router
+                    .send(self.env.now.instant, tag, &self.record)
+                    .is_ok()
+            {
                 self.b2bua.on_record_sent(key);
                 return;
             }
@@ -296,13 +321,17 @@ impl Shard {
         let Some(storage) = self.b2bua.call(key).and_then(|call| {
             let session = call.state.charging.accounting.as_ref()?;
             let record = session.pending_key()?;
-            Some(self.backlog.space_for(session.session_id(), record.record_type))
+            Some(
+                self.backlog
+                    .space_for(session.session_id(), record.record_type),
+            )
         }) else {
             return false;
         };
         self.record.clear();
-        let action =
-            self.b2bua.on_record_failed(&mut self.env, key, storage, &mut self.record);
+        let action = self
+            .b2bua
+            .on_record_failed(&mut self.env, key, storage, &mut self.record);
         let verdict = match action {
             FailureAction::Store(verdict) => {
                 if self.backlog.put(&self.record).is_ok() {
@@ -334,7 +363,11 @@ impl Shard {
                 Event::Failed { tag, .. } if tag.call == BACKLOG_CALL => {
                     self.backlog.on_failed(self.env.now.instant, tag);
                 }
-                Event::Answer { tag, summary: answer, .. } => {
+                Event::Answer {
+                    tag,
+                    summary: answer,
+                    ..
+                } => {
                     let key = KeyData::from_ffi(tag.call).into();
                     self.b2bua.on_record_answered(&mut self.env, key, &answer);
                 }
@@ -354,7 +387,9 @@ impl Shard {
         let now = self.env.now.instant;
         while self.router.available() {
             self.record.clear();
-            let Some(tag) = self.backlog.next_to_send(now, &mut self.record) else { return };
+            let Some(tag) = self.backlog.next_to_send(now, &mut self.record) else {
+                return;
+            };
             if self.router.send(now, tag, &self.record).is_err() {
                 return self.backlog.on_failed(now, tag);
             }
@@ -363,7 +398,10 @@ impl Shard {
 
     fn on_drained(&mut self, tag: Tag, answer: &AnswerSummary) {
         self.record.clear();
-        match self.backlog.on_answer(self.env.now.instant, tag, answer, &mut self.record) {
+        match self
+            .backlog
+            .on_answer(self.env.now.instant, tag, answer, &mut self.record)
+        {
             Drained::Delivered => self.env.counters.acr_drained += 1,
             Drained::Refused => {
                 self.env.counters.acr_lost += 1;
@@ -376,11 +414,19 @@ impl Shard {
     /// When [`Shard::handle_timeout`] is wanted next.
     #[must_use]
     pub fn next_deadline(&self) -> Option<quanta::Instant> {
-        let wheel = self.env.wheel.next_deadline().map(|ms| self.env.instant_of(ms));
-        [wheel, self.router.next_deadline(), self.backlog.next_deadline()]
-            .into_iter()
-            .flatten()
-            .min()
+        let wheel = self
+            .env
+            .wheel
+            .next_deadline()
+            .map(|ms| self.env.instant_of(ms));
+        [
+            wheel,
+            self.router.next_deadline(),
+            self.backlog.next_deadline(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Datagrams to send.

@@ -23,7 +23,8 @@ pub(crate) struct Generation {
 }
 
 impl Generation {
-    /// Writes an empty ring into `map`. The magic word is stored last, so a half-made file is blank.
+    /// Writes an empty ring into `map`. The magic word is stored last, so a half-made file is
+    /// blank.
     pub(crate) fn create(mut map: Map, which: Which, secret: u64, config: &RingConfig) -> Self {
         map.store(superblock::MAGIC, 0);
         let len = map.len();

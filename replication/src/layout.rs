@@ -7,7 +7,7 @@
 //!  +----------------+--------+--------+-----+--------+-----+------ - - ----------+
 //!  | superblock     | record | record |     | record | PAD | (free or stale)     |
 //!  +----------------+--------+--------+-----+--------+-----+------ - - ----------+
-//!                            ^ tail                        ^ head (never stored: found by scanning)
+//!                            ^ tail                        ^ head (not stored: found by scan)
 //!
 //!  superblock                                    record header, one cache line, 64-aligned
 //!   0 u64 magic, stored last at creation          0 u64 commit = lsn ^ secret; bit 63 = DEAD
@@ -21,8 +21,8 @@
 //! 136 u64 1 = closed in order                    64 payload, 64-aligned, then padding to 64
 //! ```
 //!
-//! An *lsn* is a byte position in the endless log; its place in the file is `4096 + lsn % capacity`.
-//! Everything is little-endian. All fields at 8-aligned offsets of 8 bytes are stored as one word.
+//! An *lsn* is a byte position in the endless log; its place in the file is
+//! `4096 + lsn % capacity`. Everything is little-endian. All fields at 8-aligned offsets of 8 bytes are stored as one word.
 
 /// Bytes of a record header, and the alignment of every record: one cache line.
 pub const HEADER: usize = 64;

@@ -30,17 +30,26 @@
 //! ```
 
 pub mod blob;
+pub mod catch_up;
 pub mod config;
 pub mod counters;
 #[cfg(test)]
 mod crash_tests;
 pub mod error;
+pub mod frame;
 mod generation;
 pub mod layout;
 pub mod map;
+pub mod peer;
 pub mod reader;
+mod reassembly;
 pub mod record;
+pub mod register;
+pub mod replicator;
 pub mod ring;
+pub mod seal;
+pub mod takeover;
+pub mod view;
 
 pub use config::RingConfig;
 pub use counters::RingCounters;
@@ -48,4 +57,9 @@ pub use error::{BlobError, OpenError, RingError};
 pub use map::Map;
 pub use reader::{Copied, Reader, RingInfo};
 pub use record::{CallId, Kind, Meta, Record, Version};
+pub use replicator::{
+    Committed, Member, Mode, ReplicationEvent, Replicator, ReplicatorConfig, Standing,
+};
 pub use ring::{Applied, Cursor, Origin, Recovery, Ring};
+pub use seal::ClusterKeys;
+pub use view::{Adoption, Durable, View, ViewConfig, ViewMessage, Views, VoteStore};

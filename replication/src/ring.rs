@@ -14,15 +14,20 @@
 //!
 //! One transition of a call must be one record: a kill may fall between any two.
 
-use std::path::Path;
+mod inspect;
+mod open;
+mod reclaim;
+mod recovery;
 
 use hashbrown::HashTable;
 
-use crate::config::{RingConfig, ring_paths};
+pub use self::inspect::Cursor;
+pub use self::recovery::{Origin, Recovery};
+
 use crate::counters::RingCounters;
-use crate::error::{OpenError, RingError};
-use crate::generation::{self, Found, Generation, Which};
-use crate::layout::{HEADER, SUPERBLOCK, record_size};
+use crate::error::RingError;
+use crate::generation::{Generation, Which};
+use crate::layout::{HEADER, record_size};
 use crate::map::Map;
 use crate::record::{self, CallId, Kind, Meta, Record, Version};
 
@@ -44,83 +49,27 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// Opens the shard's files below `state_dir`, creating them if there are none.
-    ///
-    /// # Errors
-    /// See [`OpenError`]; the files are untouched then.
-    pub fn open_files(
-        state_dir: &Path,
-        config: &RingConfig,
-    ) -> Result<(Self, Recovery), OpenError> {
-        config.check()?;
-        let (young, old) = ring_paths(state_dir, config.node, config.shard);
-        let len = |bytes: u64| SUPERBLOCK + bytes as usize;
-        let young = Map::file(&young, len(config.young_bytes), config.prefault)?;
-        let old = Map::file(&old, len(config.old_bytes), config.prefault)?;
-        Self::open(young, old, config)
-    }
-
-    /// Writes a pair of empty rings, whatever the memory held.
-    ///
-    /// # Errors
-    /// `Config` if the limits are impossible or the memory is too small for them.
-    pub fn create(young: Map, old: Map, config: &RingConfig) -> Result<Self, OpenError> {
-        config.check()?;
-        check_room(&young, &old, config)?;
-        let secret = (config.secret << 1 | 1) & !record::DEAD;
-        // Young last: a young ring with a magic word has an old one beside it.
-        let old = Generation::create(old, Which::Old, secret, config);
-        let young = Generation::create(young, Which::Young, secret, config);
-        let mut ring = Self::assemble(young, old, config);
-        ring.begin_use(config, 0);
-        Ok(ring)
-    }
-
-    /// Takes up what the memory holds: recovers a ring, or creates one in blank memory or over a
-    /// ring of another boot. Runs under a new incarnation.
-    ///
-    /// # Errors
-    /// See [`OpenError`]; the memory is untouched then.
-    pub fn open(young: Map, old: Map, config: &RingConfig) -> Result<(Self, Recovery), OpenError> {
-        config.check()?;
-        check_room(&young, &old, config)?;
-        if generation::is_blank(&young) {
-            let ring = Self::create(young, old, config)?;
-            return Ok((ring, Recovery::new(Origin::Created)));
-        }
-        generation::check_superblock(&young, Which::Young, config)?;
-        if generation::is_of_another_boot(&young, config) {
-            let former = generation::incarnation(&young);
-            let mut ring = Self::create(young, old, config)?;
-            ring.begin_use(config, former);
-            let mut recovery = Recovery::new(Origin::OtherBoot);
-            recovery.incarnation_former = former;
-            return Ok((ring, recovery));
-        }
-        let former = generation::incarnation(&young).max(generation::incarnation(&old));
-        let clean = young.load(crate::layout::superblock::CLEAN) == 1;
-        let young = Generation::open(young, Which::Young, config)?;
-        let old = Generation::open(old, Which::Old, config)?;
-        if young.secret() != old.secret() {
-            return Err(OpenError::Mismatch);
-        }
-        let mut ring = Self::assemble(young, old, config);
-        let mut recovery = Recovery::new(Origin::Recovered);
-        recovery.incarnation_former = former;
-        recovery.closed_in_order = clean;
-        ring.recover(Which::Old, &mut recovery);
-        ring.recover(Which::Young, &mut recovery);
-        recovery.calls = ring.live.calls;
-        recovery.tombstones = ring.index.len() as u64 - ring.live.calls;
-        ring.begin_use(config, former);
-        Ok((ring, recovery))
-    }
-
     /// Closes in order. A ring that is merely dropped, or whose process is killed, loses nothing
     /// either; the mark only says that no writer was interrupted.
     pub fn close(mut self) {
         self.young.end_use();
         self.old.end_use();
+    }
+
+    /// Forgets the live calls `owner` owns that `is_stale` picks; says how many. For copies whose
+    /// owner no longer knows them, and, once a view is settled, for those whose owner is dead in
+    /// it: whoever adopted such a call has sent it to its new places, so what still names the
+    /// dead owner is a leftover, and would rise as a zombie at a later takeover.
+    pub fn forget_owned_by(&mut self, owner: u16, is_stale: impl Fn(CallId) -> bool) -> u64 {
+        let stale: Vec<CallId> = self
+            .iter_live()
+            .filter(|record| record.meta.owner == owner && is_stale(record.meta.id))
+            .map(|record| record.meta.id)
+            .collect();
+        for &id in &stale {
+            self.forget(id);
+        }
+        stale.len() as u64
     }
 
     /// Gives the memory back as it stands, young first, as a kill would leave it.
@@ -303,313 +252,6 @@ impl Ring {
         true
     }
 
-    /// Reclaims at most `records` records ahead of need; for idle time. Returns how many it
-    /// touched, 0 if there is nothing worth doing.
-    pub fn reclaim_idle(&mut self, records: u32) -> u32 {
-        for done in 0..records {
-            let young_wants = self.young.free() < self.young.capacity() / IDLE_FREE_SHARE
-                && self.young.used() > 0;
-            let dead_in_old = self.old.used() - self.live.old_bytes;
-            let old_wants = self.old.free() < self.old.capacity() / IDLE_FREE_SHARE
-                && dead_in_old > self.old.capacity() / IDLE_DEAD_SHARE;
-            let worked = match (old_wants, young_wants) {
-                (true, _) => self.reclaim_old().is_some(),
-                (false, true) => self.reclaim_young().is_ok(),
-                (false, false) => false,
-            };
-            if !worked {
-                return done;
-            }
-        }
-        records
-    }
-
-    /// The newest version of a live call.
-    #[must_use]
-    #[inline]
-    pub fn newest(&self, id: CallId) -> Option<Record<'_>> {
-        let record = self.newest_or_tombstone(id)?;
-        (record.meta.kind == Kind::Put).then_some(record)
-    }
-
-    /// The newest version of a call, or the tombstone it left if that is still held.
-    #[must_use]
-    #[inline]
-    pub fn newest_or_tombstone(&self, id: CallId) -> Option<Record<'_>> {
-        let place = self.place(id)?;
-        Some(self.view(place))
-    }
-
-    /// All live calls, in the order they lie in memory.
-    pub fn iter_live(&self) -> impl Iterator<Item = Record<'_>> {
-        let mut cursor = Cursor::default();
-        std::iter::from_fn(move || {
-            loop {
-                let record = self.walk(&mut cursor)?;
-                if record.meta.kind == Kind::Put {
-                    return Some(record);
-                }
-            }
-        })
-    }
-
-    /// Steps to the next live call or tombstone. Writes and reclaim may happen between steps: a
-    /// record held throughout the walk is seen at least once, one that moves maybe twice.
-    pub fn walk(&self, cursor: &mut Cursor) -> Option<Record<'_>> {
-        loop {
-            // Old first, each time: what the young tail promotes meanwhile appears at its head.
-            let place = match step(&self.old, &mut cursor.old) {
-                Some(lsn) => lsn | OLD,
-                None => step(&self.young, &mut cursor.young)?,
-            };
-            let (generation, lsn) = self.generation(place);
-            let counts = record::kind(generation.head_at(lsn)).is_some_and(|k| k != Kind::Pad);
-            if counts && !generation.is_dead(lsn) {
-                return Some(self.view(place));
-            }
-        }
-    }
-
-    /// Live bytes in percent of what the old ring could hold.
-    #[must_use]
-    pub fn fill(&self) -> f64 {
-        self.live.bytes as f64 * 100.0 / self.old.capacity() as f64
-    }
-
-    /// Whether a new call of average size would still be taken.
-    #[must_use]
-    pub fn is_open(&self) -> bool {
-        self.live.bytes < self.limits.high_water && self.index.len() < self.limits.calls
-    }
-
-    /// Live calls, own ones and copies.
-    #[must_use]
-    pub fn calls(&self) -> u64 {
-        self.live.calls
-    }
-
-    /// Bytes their newest records take.
-    #[must_use]
-    pub fn live_bytes(&self) -> u64 {
-        self.live.bytes
-    }
-
-    /// Number of the newest record.
-    #[must_use]
-    pub fn rseq(&self) -> u64 {
-        self.rseq
-    }
-
-    /// Incarnation this writer runs under.
-    #[must_use]
-    pub fn incarnation(&self) -> u32 {
-        self.incarnation
-    }
-
-    /// This node.
-    #[must_use]
-    pub fn node(&self) -> u16 {
-        self.node
-    }
-
-    /// This shard.
-    #[must_use]
-    pub fn shard(&self) -> u16 {
-        self.shard
-    }
-
-    /// What has happened so far.
-    #[must_use]
-    pub fn counters(&self) -> &RingCounters {
-        &self.counters
-    }
-
-    /// The memory as it stands, young first: an image for crash tests.
-    #[must_use]
-    pub fn image(&self) -> (Vec<u8>, Vec<u8>) {
-        let copy = |map: &Map| map.bytes(0, map.len()).to_vec();
-        (copy(self.young.map()), copy(self.old.map()))
-    }
-
-    /// Walks everything and compares it with index and accounts.
-    ///
-    /// # Panics
-    /// If they differ: the ring is broken.
-    pub fn verify(&self) {
-        let (mut live, mut tombstones) = (Live::default(), 0);
-        let mut cursor = Cursor::default();
-        while let Some(record) = self.walk(&mut cursor) {
-            let place = self
-                .place(record.meta.id)
-                .expect("a record that is not dead is indexed");
-            let indexed = self.payload(place).as_ptr();
-            assert_eq!(
-                indexed,
-                record.payload.as_ptr(),
-                "only the newest record is not dead"
-            );
-            if record.meta.kind == Kind::Put {
-                live.calls += 1;
-                live.bytes += record_size(record.payload.len());
-                live.old_bytes += if place & OLD != 0 {
-                    record_size(record.payload.len())
-                } else {
-                    0
-                };
-            } else {
-                tombstones += 1;
-            }
-        }
-        assert_eq!(live, self.live, "the accounts are right");
-        assert_eq!(
-            live.calls + tombstones,
-            self.index.len() as u64,
-            "the index has no more"
-        );
-        assert!(
-            live.bytes <= self.limits.hard,
-            "what is promoted finds room"
-        );
-    }
-
-    #[cfg(test)]
-    pub(crate) fn journal_start(&mut self) {
-        self.young.map_mut().journal_start();
-        self.old.map_mut().journal_start();
-    }
-
-    /// Stores since the last call in their order; true: into the young ring.
-    #[cfg(test)]
-    pub(crate) fn journal_take(&mut self) -> Vec<(bool, crate::map::journal::Step)> {
-        let young = self
-            .young
-            .map_mut()
-            .journal_take()
-            .into_iter()
-            .map(|step| (true, step));
-        let old = self
-            .old
-            .map_mut()
-            .journal_take()
-            .into_iter()
-            .map(|step| (false, step));
-        let mut steps: Vec<_> = young.chain(old).collect();
-        steps.sort_by_key(|(_, step)| step.order);
-        steps
-    }
-
-    /// Offset of the young head in its file.
-    #[cfg(test)]
-    pub(crate) fn young_head_at(&self) -> usize {
-        SUPERBLOCK + (self.young.head() % self.young.capacity()) as usize
-    }
-
-    fn assemble(young: Generation, old: Generation, config: &RingConfig) -> Self {
-        let record_max = record_size(config.payload_bytes_max);
-        let hard = old.capacity().saturating_sub(RESERVED_RECORDS * record_max);
-        let high_water = old.capacity() / 100 * u64::from(config.high_water_percent);
-        Self {
-            limits: Limits {
-                payload: config.payload_bytes_max,
-                calls: config.calls_max,
-                hard,
-                high_water: high_water.min(hard),
-                spare: 2 * record_max,
-                young_low_water: young.capacity() / YOUNG_FREE_SHARE,
-                old_low_water: (old.capacity() / OLD_FREE_SHARE).max(4 * record_max),
-            },
-            // Twice the room: at half load erased slots become empty again, so the table never
-            // has to be rehashed in the middle of traffic.
-            index: HashTable::with_capacity(config.calls_max * 2),
-            node: config.node,
-            shard: config.shard,
-            incarnation: 0,
-            ids_minted: 0,
-            rseq: 0,
-            now_unix_ms: 0,
-            live: Live::default(),
-            counters: RingCounters::default(),
-            young,
-            old,
-        }
-    }
-
-    fn begin_use(&mut self, config: &RingConfig, former: u32) {
-        self.incarnation = config.incarnation.max(former.saturating_add(1));
-        self.old.begin_use(config, self.incarnation);
-        self.young.begin_use(config, self.incarnation);
-    }
-
-    /// Scans one generation, oldest first, indexing what counts and redoing lost DEAD marks.
-    fn recover(&mut self, which: Which, recovery: &mut Recovery) {
-        loop {
-            let generation = self.generation_mut(which);
-            let lsn = generation.head();
-            let size = match generation.examine(lsn) {
-                Found::End => break,
-                Found::Pad(size) => size,
-                Found::Dead(size) => {
-                    recovery.dead += 1;
-                    self.note_rseq(lsn | flag(which));
-                    size
-                }
-                Found::Corrupt(size) => {
-                    // At the head it is a torn write and as good as absent. Further back it
-                    // costs one call its newest version; the peers have it.
-                    if !matches!(generation.examine_after(lsn, size), Found::End) {
-                        generation.mark_dead(lsn);
-                        recovery.corrupt += 1;
-                        size
-                    } else {
-                        recovery.torn += 1;
-                        break;
-                    }
-                }
-                Found::Live(size) => {
-                    self.note_rseq(lsn | flag(which));
-                    self.recover_record(lsn | flag(which), recovery);
-                    size
-                }
-            };
-            recovery.records += 1;
-            self.generation_mut(which).advance_head(size);
-        }
-    }
-
-    fn recover_record(&mut self, place: u64, recovery: &mut Recovery) {
-        let (generation, lsn) = self.generation(place);
-        let head = generation.head_at(lsn);
-        let (id, version) = (record::call_id(head), record::version(head));
-        let Some(held) = self.held(id) else {
-            self.index.insert_unique(
-                id.hash(),
-                Entry {
-                    hash: id.hash(),
-                    place,
-                },
-                |e| e.hash,
-            );
-            self.count(place);
-            return;
-        };
-        recovery.superseded += 1;
-        if version > held.meta.version {
-            self.uncount(held.place);
-            self.replace(id, held.place, place);
-            self.count(place);
-            self.mark_dead(held.place);
-        } else {
-            // Equal versions are the two ends of a move that a kill cut short.
-            self.mark_dead(place);
-        }
-    }
-
-    fn note_rseq(&mut self, place: u64) {
-        let (generation, lsn) = self.generation(place);
-        let rseq = record::meta(generation.head_at(lsn)).map_or(0, |meta| meta.rseq);
-        self.rseq = self.rseq.max(rseq);
-    }
-
     fn successor(&self, held: &Held, epoch: u32) -> Result<Version, RingError> {
         if held.meta.kind == Kind::Del {
             return Err(RingError::Retired);
@@ -762,116 +404,6 @@ impl Ring {
         refused.map_or(Ok(()), Err)
     }
 
-    /// Frees room for `size` bytes at the young head, and a little more when it gets scarce.
-    /// True if records moved.
-    #[inline]
-    fn make_room_young(&mut self, size: u64) -> Result<bool, RingError> {
-        if self.young.free() >= self.limits.young_low_water && self.young.has_room(size, 0) {
-            return Ok(false);
-        }
-        let (mut freed, mut records) = (0, 0_u32);
-        loop {
-            let enough = records >= RECLAIM_MAX || (records >= RECLAIM_MIN && freed >= 2 * size);
-            let relaxed = self.young.free() >= self.limits.young_low_water;
-            if (enough || relaxed || self.young.used() == 0) && self.young.has_room(size, 0) {
-                break;
-            }
-            freed += self.reclaim_young()?;
-            records += 1;
-        }
-        self.counters.reclaim_burst_max = self.counters.reclaim_burst_max.max(records);
-        Ok(true)
-    }
-
-    /// Frees the record at the young tail: promotes it if it is a live call.
-    fn reclaim_young(&mut self) -> Result<u64, RingError> {
-        let lsn = self.young.tail();
-        let head = self.young.head_at(lsn);
-        let (size, len) = (record::claimed_size(head), record::payload_len(head));
-        let (kind, id) = (record::kind(head), record::call_id(head));
-        if !self.young.is_dead(lsn) {
-            match kind {
-                Some(Kind::Put) => {
-                    self.make_room_old(size)?;
-                    self.old.pad_for(size);
-                    let from = &self.young.record_at(lsn)[8..];
-                    self.old.next_bytes(size)[8..HEADER + len].copy_from_slice(from);
-                    let place = self.old.publish(size) | OLD;
-                    self.replace(id, lsn, place);
-                    self.live.old_bytes += size;
-                    self.counters.bytes_promoted += size;
-                }
-                Some(Kind::Del) => {
-                    let (young, old) = (&self.young, &self.old);
-                    let found = self.index.find_entry(id.hash(), |e| e.is(id, young, old));
-                    found
-                        .expect("a tombstone that is not dead is indexed")
-                        .remove();
-                    self.counters.tombstones_dropped += 1;
-                }
-                Some(Kind::Pad) | None => {}
-            }
-        }
-        self.young.advance_tail(size);
-        Ok(size)
-    }
-
-    fn make_room_old(&mut self, size: u64) -> Result<(), RingError> {
-        if self.old.free() >= self.limits.old_low_water
-            && self.old.has_room(size, self.limits.spare)
-        {
-            return Ok(());
-        }
-        let (mut passed, mut net, mut records) = (0, 0, 0_u32);
-        loop {
-            let enough = records >= RECLAIM_MAX || (records >= RECLAIM_MIN && net >= size);
-            let relaxed = self.old.free() >= self.limits.old_low_water;
-            if (enough || relaxed) && self.old.has_room(size, self.limits.spare) {
-                break;
-            }
-            // Admission keeps live bytes so low that one lap always yields room. Were that
-            // wrong, refusing is better than turning for ever.
-            if passed > 2 * self.old.capacity() {
-                self.counters.reclaim_stuck += 1;
-                return Err(RingError::Full);
-            }
-            let Some((bytes, was_live)) = self.reclaim_old() else {
-                self.counters.reclaim_stuck += 1;
-                return Err(RingError::Full);
-            };
-            passed += bytes;
-            net += if was_live { 0 } else { bytes };
-            records += 1;
-        }
-        self.counters.reclaim_old_burst_max = self.counters.reclaim_old_burst_max.max(records);
-        Ok(())
-    }
-
-    /// Frees the record at the old tail, moving it to the head if it is alive. Says how many
-    /// bytes it passed and whether they were alive; nothing if it could not.
-    fn reclaim_old(&mut self) -> Option<(u64, bool)> {
-        if self.old.used() == 0 {
-            return None;
-        }
-        let lsn = self.old.tail();
-        let head = self.old.head_at(lsn);
-        let (size, len) = (record::claimed_size(head), record::payload_len(head));
-        let (kind, id) = (record::kind(head), record::call_id(head));
-        let alive = kind == Some(Kind::Put) && !self.old.is_dead(lsn);
-        if alive {
-            if !self.old.has_room(size, 0) {
-                return None;
-            }
-            self.old.pad_for(size);
-            self.old.copy_to_head(lsn, HEADER + len);
-            let place = self.old.publish(size) | OLD;
-            self.replace(id, lsn | OLD, place);
-            self.counters.bytes_relocated += size;
-        }
-        self.old.advance_tail(size);
-        Some((size, alive))
-    }
-
     #[inline]
     fn replace(&mut self, id: CallId, former: u64, place: u64) {
         let entry = self
@@ -968,59 +500,6 @@ impl Ring {
     }
 }
 
-/// What an opened ring found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Recovery {
-    /// Where the content comes from.
-    pub origin: Origin,
-    /// Whether the last writer closed the ring; false after a kill.
-    pub closed_in_order: bool,
-    /// Incarnation of the last writer, 0 if there was none.
-    pub incarnation_former: u32,
-    /// Live calls.
-    pub calls: u64,
-    /// Tombstones still held.
-    pub tombstones: u64,
-    /// Records scanned.
-    pub records: u64,
-    /// Of these, marked dead before.
-    pub dead: u64,
-    /// Of these, found superseded; marked dead now.
-    pub superseded: u64,
-    /// Committed records with a wrong checksum amid others: memory was damaged.
-    pub corrupt: u64,
-    /// Records at a head whose content was cut short: dropped, as never committed.
-    pub torn: u64,
-}
-
-impl Recovery {
-    fn new(origin: Origin) -> Self {
-        Self {
-            origin,
-            closed_in_order: false,
-            incarnation_former: 0,
-            calls: 0,
-            tombstones: 0,
-            records: 0,
-            dead: 0,
-            superseded: 0,
-            corrupt: 0,
-            torn: 0,
-        }
-    }
-}
-
-/// Where an opened ring's content comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
-    /// There was none: the ring is new.
-    Created,
-    /// A former process of this boot left it.
-    Recovered,
-    /// A former boot left it, so it was emptied; the peers have the calls.
-    OtherBoot,
-}
-
 /// What became of another node's record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Applied {
@@ -1032,13 +511,6 @@ pub enum Applied {
     Duplicate,
     /// The same version is held with other content: ignored, and somebody's bug.
     Conflict,
-}
-
-/// Where a walk over a ring has got to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Cursor {
-    old: u64,
-    young: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -1090,47 +562,10 @@ struct Held {
     len: usize,
 }
 
-fn flag(which: Which) -> u64 {
-    if which == Which::Old { OLD } else { 0 }
-}
-
-/// Moves a cursor one record on, past what was reclaimed meanwhile.
-fn step(generation: &Generation, at: &mut u64) -> Option<u64> {
-    let lsn = (*at).max(generation.tail());
-    if lsn >= generation.head() {
-        return None;
-    }
-    *at = lsn + record::claimed_size(generation.head_at(lsn));
-    Some(lsn)
-}
-
-fn check_room(young: &Map, old: &Map, config: &RingConfig) -> Result<(), OpenError> {
-    use crate::error::ConfigError;
-    let least =
-        SUPERBLOCK as u64 + crate::config::RECORDS_MIN * record_size(config.payload_bytes_max);
-    if (young.len() as u64) < least {
-        return Err(ConfigError::YoungBytes.into());
-    }
-    if (old.len() as u64) < least {
-        return Err(ConfigError::OldBytes.into());
-    }
-    Ok(())
-}
-
 /// Bit of a place that says: in the old ring.
 const OLD: u64 = 1 << 63;
 
-/// Records an append reclaims when room is scarce: no fewer, and no more unless it must.
-const RECLAIM_MIN: u32 = 2;
-const RECLAIM_MAX: u32 = 8;
-/// Room is scarce in the young ring below 1/8, in the old one below 1/32.
-const YOUNG_FREE_SHARE: u64 = 8;
-const OLD_FREE_SHARE: u64 = 32;
-/// Idle work goes on until a quarter is free, in the old ring only if 1/16 is dead.
-const IDLE_FREE_SHARE: u64 = 4;
-const IDLE_DEAD_SHARE: u64 = 16;
 /// The longest records the old ring could hold beyond its live ones: one pad per lap, one being
 /// promoted with its pad, two spare ones so that the tail can move, and one to turn in.
 const RESERVED_RECORDS: u64 = 6;
 const _: () = assert!(RESERVED_RECORDS < crate::config::RECORDS_MIN);
-const _: () = assert!(RECLAIM_MIN < RECLAIM_MAX);

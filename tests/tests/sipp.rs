@@ -30,20 +30,37 @@ fn run(sipp: &Sipp<'_>, more: &str, expected: &Expected) {
         assert_eq!(cdr["kind"], expected.kind, "{cdr}");
         assert_eq!(cdr["status"], "complete", "{cdr}");
         let calling = cdr["calling_party"].as_str().unwrap_or_default();
-        assert!(calling.starts_with("sip:+4940"), "from P-Asserted-Identity: {cdr}");
+        assert!(
+            calling.starts_with("sip:+4940"),
+            "from P-Asserted-Identity: {cdr}"
+        );
     }
 }
 
 const NO_INTERIM: &str = "[charging.rf]\nbundled_interim_interval_s = 0\n";
 
 fn at_200_a_second(scenario: (&'static str, &'static str), calls: u32) -> Sipp<'static> {
-    Sipp { scenario, calls, rate: 200, hold_ms: 500, limit: Duration::from_secs(90) }
+    Sipp {
+        scenario,
+        calls,
+        rate: 200,
+        hold_ms: 500,
+        limit: Duration::from_secs(90),
+    }
 }
 
 #[test]
 fn a_basic_call_makes_a_start_and_a_stop() {
     let sipp = at_200_a_second(("basic_uac", "basic_uas"), 1_000);
-    run(&sipp, NO_INTERIM, &Expected { types: "START STOP", cause: 0, kind: "session" });
+    run(
+        &sipp,
+        NO_INTERIM,
+        &Expected {
+            types: "START STOP",
+            cause: 0,
+            kind: "session",
+        },
+    );
 }
 
 #[test]
@@ -76,46 +93,104 @@ fn run_on_cores(sipp: &Sipp<'_>, more: &str, types: &str, cores: &str) {
 #[test]
 fn a_re_invite_with_new_sdp_makes_an_interim() {
     let sipp = at_200_a_second(("reinvite_uac", "reinvite_uas"), 600);
-    run(&sipp, NO_INTERIM, &Expected { types: "START INTERIM STOP", cause: 0, kind: "session" });
+    run(
+        &sipp,
+        NO_INTERIM,
+        &Expected {
+            types: "START INTERIM STOP",
+            cause: 0,
+            kind: "session",
+        },
+    );
 }
 
 #[test]
 fn the_interval_of_the_cdf_makes_interims() {
-    let sipp = Sipp { hold_ms: 2_500, ..at_200_a_second(("basic_uac", "basic_uas"), 200) };
+    let sipp = Sipp {
+        hold_ms: 2_500,
+        ..at_200_a_second(("basic_uac", "basic_uas"), 200)
+    };
     run(
         &sipp,
         "[charging.rf]\nbundled_interim_interval_s = 1\n",
-        &Expected { types: "START INTERIM INTERIM STOP", cause: 0, kind: "session" },
+        &Expected {
+            types: "START INTERIM INTERIM STOP",
+            cause: 0,
+            kind: "session",
+        },
     );
 }
 
 #[test]
 fn a_cancelled_call_makes_one_event() {
     let sipp = at_200_a_second(("cancel_uac", "cancel_uas"), 600);
-    run(&sipp, NO_INTERIM, &Expected { types: "EVENT", cause: 487, kind: "event" });
+    run(
+        &sipp,
+        NO_INTERIM,
+        &Expected {
+            types: "EVENT",
+            cause: 487,
+            kind: "event",
+        },
+    );
 }
 
 #[test]
 fn a_busy_callee_makes_one_event() {
     let sipp = at_200_a_second(("busy_uac", "busy_uas"), 600);
-    run(&sipp, NO_INTERIM, &Expected { types: "EVENT", cause: 486, kind: "event" });
+    run(
+        &sipp,
+        NO_INTERIM,
+        &Expected {
+            types: "EVENT",
+            cause: 486,
+            kind: "event",
+        },
+    );
 }
 
 #[test]
 fn a_message_makes_one_event() {
     let sipp = at_200_a_second(("message_uac", "message_uas"), 600);
-    run(&sipp, NO_INTERIM, &Expected { types: "EVENT", cause: -1, kind: "event" });
+    run(
+        &sipp,
+        NO_INTERIM,
+        &Expected {
+            types: "EVENT",
+            cause: -1,
+            kind: "event",
+        },
+    );
 }
 
 #[test]
 fn early_media_with_prack_is_one_session() {
     let sipp = at_200_a_second(("prack_uac", "prack_uas"), 600);
-    run(&sipp, NO_INTERIM, &Expected { types: "START STOP", cause: 0, kind: "session" });
+    run(
+        &sipp,
+        NO_INTERIM,
+        &Expected {
+            types: "START STOP",
+            cause: 0,
+            kind: "session",
+        },
+    );
 }
 
 #[test]
 fn a_session_that_nobody_refreshes_is_ended_and_billed_until_then() {
     // RFC 4028 allows no interval below 90 s: it runs out after 60.
-    let sipp = Sipp { limit: Duration::from_secs(100), ..at_200_a_second(("timer_uac", "timer_uas"), 200) };
-    run(&sipp, NO_INTERIM, &Expected { types: "START STOP", cause: 408, kind: "session" });
+    let sipp = Sipp {
+        limit: Duration::from_secs(100),
+        ..at_200_a_second(("timer_uac", "timer_uas"), 200)
+    };
+    run(
+        &sipp,
+        NO_INTERIM,
+        &Expected {
+            types: "START STOP",
+            cause: 408,
+            kind: "session",
+        },
+    );
 }

@@ -98,7 +98,10 @@ pub(super) fn unsupported(out: &mut Vec<u8>, request: &Message<'_>) -> bool {
     let start = out.len();
     out.extend_from_slice(b"Unsupported: ");
     let before = out.len();
-    for tag in request.values(HeaderId::Require).chain(request.values(HeaderId::ProxyRequire)) {
+    for tag in request
+        .values(HeaderId::Require)
+        .chain(request.values(HeaderId::ProxyRequire))
+    {
         if !carries(tag) {
             separate(out, before);
             out.extend_from_slice(tag);
@@ -129,11 +132,20 @@ pub(super) fn contact(out: &mut Vec<u8>, message: &Message<'_>, user: &[u8], hos
     out.push(b'@');
     out.extend_from_slice(host);
     out.push(b'>');
-    let theirs =
-        message.values(HeaderId::Contact).next().and_then(|value| NameAddr::parse(value).ok());
+    let theirs = message
+        .values(HeaderId::Contact)
+        .next()
+        .and_then(|value| NameAddr::parse(value).ok());
     if let Some(theirs) = theirs {
         for (name, value) in Params::new(theirs.params).flatten() {
-            let local = [&b"expires"[..], b"q", b"pub-gruu", b"temp-gruu", b"reg-id", b"ob"];
+            let local = [
+                &b"expires"[..],
+                b"q",
+                b"pub-gruu",
+                b"temp-gruu",
+                b"reg-id",
+                b"ob",
+            ];
             if !local.iter().any(|other| name.eq_ignore_ascii_case(other)) {
                 compose::parameter(out, name, value);
             }
@@ -144,8 +156,13 @@ pub(super) fn contact(out: &mut Vec<u8>, message: &Message<'_>, user: &[u8], hos
 
 /// Writes RAck for the leg where the reliable response had INVITE CSeq `cseq`.
 pub(super) fn rack(out: &mut Vec<u8>, message: &Message<'_>, cseq: u32) {
-    let Some(value) = message.header(HeaderId::RAck) else { return };
-    let rseq = value.split(|byte| byte.is_ascii_whitespace()).next().unwrap_or_default();
+    let Some(value) = message.header(HeaderId::RAck) else {
+        return;
+    };
+    let rseq = value
+        .split(|byte| byte.is_ascii_whitespace())
+        .next()
+        .unwrap_or_default();
     out.extend_from_slice(b"RAck: ");
     out.extend_from_slice(rseq);
     out.push(b' ');
@@ -161,7 +178,9 @@ pub(super) fn sdp_of<'a>(message: &Message<'a>) -> Option<&'a [u8]> {
         return None;
     }
     let kind = message.header(HeaderId::ContentType)?;
-    kind.get(..15).is_some_and(|kind| kind.eq_ignore_ascii_case(b"application/sdp")).then_some(body)
+    kind.get(..15)
+        .is_some_and(|kind| kind.eq_ignore_ascii_case(b"application/sdp"))
+        .then_some(body)
 }
 
 fn separate(out: &mut Vec<u8>, before: usize) {
@@ -171,7 +190,9 @@ fn separate(out: &mut Vec<u8>, before: usize) {
 }
 
 fn carries(tag: &[u8]) -> bool {
-    OPTION_TAGS.iter().any(|known| tag.eq_ignore_ascii_case(known))
+    OPTION_TAGS
+        .iter()
+        .any(|known| tag.eq_ignore_ascii_case(known))
 }
 
 /// Option tags (RFC 3261 27.1) whose extension works end to end through two legs, or that we

@@ -39,7 +39,11 @@ impl Side {
     /// The leg with this index, anything but 0 being the terminating one.
     #[must_use]
     pub const fn from_index(index: u8) -> Self {
-        if index == 0 { Self::Originating } else { Self::Terminating }
+        if index == 0 {
+            Self::Originating
+        } else {
+            Self::Terminating
+        }
     }
 }
 
@@ -191,7 +195,12 @@ impl SetUp {
         let fork_tags = std::mem::take(&mut self.fork_tags);
         let hops = std::mem::take(&mut self.hops);
         let forks = std::mem::take(&mut self.forks);
-        *self = Self { hops, forks, fork_tags, ..Self::default() };
+        *self = Self {
+            hops,
+            forks,
+            fork_tags,
+            ..Self::default()
+        };
         invite
     }
 }

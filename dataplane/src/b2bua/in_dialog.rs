@@ -7,8 +7,8 @@ use super::call::BridgedInvite;
 use super::call_state::Phase;
 use super::{B2bua, Origin, Role, Side, User, is_dialog_method};
 use crate::compose;
-use crate::dialog::session_timer::{self, Asked};
 use crate::dialog::Dialog;
+use crate::dialog::session_timer::{self, Asked};
 use crate::env::{CallKey, Env};
 use crate::sip::{HeaderId, Message, Method, write};
 use crate::transaction::{ServerKey, TxnId};
@@ -57,7 +57,16 @@ impl B2bua {
             Method::Invite if phase == Phase::SettingUp => {
                 let extra = b"Retry-After: 2\r\n";
                 let (status, reason) = (500, b"Server Internal Error");
-                self.decline(env, key, (call, side), request, origin, status, reason, extra);
+                self.decline(
+                    env,
+                    key,
+                    (call, side),
+                    request,
+                    origin,
+                    status,
+                    reason,
+                    extra,
+                );
             }
             _ => self.relay(env, key, call, side, fork, request, origin),
         }
@@ -77,8 +86,17 @@ impl B2bua {
         reason: &[u8],
         extra: &[u8],
     ) {
-        let user = User { call, side, role: Role::Local, link: None, fork: 0, at: env.now.wall };
-        let server = self.layer.open_server(env, key, request, origin.from, origin.listener, user);
+        let user = User {
+            call,
+            side,
+            role: Role::Local,
+            link: None,
+            fork: 0,
+            at: env.now.wall,
+        };
+        let server = self
+            .layer
+            .open_server(env, key, request, origin.from, origin.listener, user);
         if let Some(mut out) = self.layer.begin_response(env, server, status, reason, None) {
             out.extend_from_slice(extra);
             compose::end_without_body(&mut out);
@@ -97,7 +115,11 @@ impl B2bua {
         }
         texts.get(leg.remote_tag) == from
             || (side == Side::Terminating
-                && call.set_up.forks.iter().any(|fork| texts.get(fork.remote_tag) == from))
+                && call
+                    .set_up
+                    .forks
+                    .iter()
+                    .any(|fork| texts.get(fork.remote_tag) == from))
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -115,7 +137,16 @@ impl B2bua {
             let mut extra = env.pool.take();
             bridge::unsupported(&mut extra, request);
             let (status, reason) = (420, b"Bad Extension");
-            self.decline(env, key, (call, side), request, origin, status, reason, &extra);
+            self.decline(
+                env,
+                key,
+                (call, side),
+                request,
+                origin,
+                status,
+                reason,
+                &extra,
+            );
             return env.pool.give(extra);
         }
         let refreshes = matches!(request.method(), Method::Invite | Method::Update);
@@ -135,12 +166,11 @@ impl B2bua {
             fork,
             at: env.now.wall,
         };
-        let server = self.layer.open_server(env, key, request, origin.from, origin.listener, user);
+        let server = self
+            .layer
+            .open_server(env, key, request, origin.from, origin.listener, user);
         if request.method() == Method::Invite {
-            if let Some(mut trying) = self.layer.begin_response(env, server, 100, b"Trying", None) {
-                compose::end_without_body(&mut trying);
-                self.layer.send_response(env, server, 100, trying);
-            }
+            self.send_trying(env, server);
         }
         self.forward(env, call, side, fork, server, request);
     }
@@ -219,9 +249,16 @@ impl B2bua {
         let mut out = env.pool.take();
         let forwards = request.max_forwards().unwrap_or(70).saturating_sub(1);
         let texts = &self.calls[key].state.texts;
-        leg.write_request(texts, &mut out, request.method_text(), cseq, forwards, |out| {
-            self.write_via(out, id, txn, leg.listener);
-        });
+        leg.write_request(
+            texts,
+            &mut out,
+            request.method_text(),
+            cseq,
+            forwards,
+            |out| {
+                self.write_via(out, id, txn, leg.listener);
+            },
+        );
         if is_dialog_method(method) || method == Method::Info {
             self.write_contact(&mut out, request, id, to, leg.listener);
         }
@@ -231,7 +268,11 @@ impl B2bua {
         bridge::require(&mut out, request, false);
         if method == Method::Prack {
             let acknowledged = self.calls[key].invites[side.index()].as_ref();
-            bridge::rack(&mut out, request, acknowledged.map_or(1, |invite| invite.client_cseq));
+            bridge::rack(
+                &mut out,
+                request,
+                acknowledged.map_or(1, |invite| invite.client_cseq),
+            );
         }
         if refreshes && leg.session.expires_s > 0 {
             write_session_expires(&mut out, &leg.session, self.config.sip.session.min_se_s);
@@ -239,22 +280,42 @@ impl B2bua {
         compose::end_with_body(&mut out, request.body());
         self.remember_sdp(key, to, request);
         if let Some(user) = self.layer.user(server) {
-            self.layer.set_user(server, User { link: Some(txn), ..user });
+            self.layer.set_user(
+                server,
+                User {
+                    link: Some(txn),
+                    ..user
+                },
+            );
         }
         if method == Method::Invite {
-            let old = self.calls[key].invites[side.index()].replace(BridgedInvite {
-                server: Some(server),
-                client: Some(txn),
-                cseq: request.cseq().0,
-                client_cseq: cseq,
-                late_offer: bridge::sdp_of(request).is_none(),
-                ..BridgedInvite::default()
-            });
-            if let Some(old) = old {
-                env.pool.give(old.ack);
-            }
+            let cseqs = (request.cseq().0, cseq);
+            self.bridge_invite(env, key, side, (server, txn), cseqs, request);
         }
         self.layer.start_client(env, txn, cseq, out);
+    }
+
+    // Notes which transactions of the two legs belong together until the ACK is through.
+    fn bridge_invite(
+        &mut self,
+        env: &mut Env,
+        key: CallKey,
+        side: Side,
+        (server, client): (TxnId, TxnId),
+        (cseq, client_cseq): (u32, u32),
+        request: &Message<'_>,
+    ) {
+        let bridged = BridgedInvite {
+            server: Some(server),
+            client: Some(client),
+            cseq,
+            client_cseq,
+            late_offer: bridge::sdp_of(request).is_none(),
+            ..BridgedInvite::default()
+        };
+        if let Some(old) = self.calls[key].invites[side.index()].replace(bridged) {
+            env.pool.give(old.ack);
+        }
     }
 
     // The dialog a request leaves in: before the answer, one of the early dialogs.
@@ -279,7 +340,11 @@ impl B2bua {
                     .iter()
                     .position(|early| call.state.texts.get(early.remote_tag) == from);
                 leg.local_tag = place.map_or(leg.local_tag, |place| {
-                    call.set_up.fork_tags.get(place).copied().unwrap_or(leg.local_tag)
+                    call.set_up
+                        .fork_tags
+                        .get(place)
+                        .copied()
+                        .unwrap_or(leg.local_tag)
                 });
             }
         }
@@ -321,7 +386,10 @@ impl B2bua {
         }
         if success && refreshes {
             self.relay_2xx(env, key, server, to, response, None);
-            if let Some(bridged) = self.calls[key].invites[to.index()].as_mut().filter(|_| invite) {
+            if let Some(bridged) = self.calls[key].invites[to.index()]
+                .as_mut()
+                .filter(|_| invite)
+            {
                 bridged.answered = true;
             }
             self.arm_established(env, key);
@@ -363,8 +431,9 @@ impl B2bua {
         response: &Message<'_>,
     ) {
         let status = response.status();
-        let Some(mut out) =
-            self.layer.begin_response(env, server, status, response.reason(), None)
+        let Some(mut out) = self
+            .layer
+            .begin_response(env, server, status, response.reason(), None)
         else {
             return;
         };
@@ -384,13 +453,7 @@ impl B2bua {
     }
 
     // What a final response to a relayed request means for the call and its bill.
-    fn after_relayed(
-        &mut self,
-        env: &mut Env,
-        id: TxnId,
-        user: User,
-        response: &Message<'_>,
-    ) {
+    fn after_relayed(&mut self, env: &mut Env, id: TxnId, user: User, response: &Message<'_>) {
         let key = user.call;
         let (method, status) = (response.cseq().1, response.status());
         if method == Method::Invite && status >= 300 {
@@ -416,10 +479,15 @@ impl B2bua {
         if let Some(server) = user.link {
             self.answer_empty(env, server, 408, b"Request Timeout");
         }
-        let Some(call) = self.calls.get_mut(user.call) else { return };
+        let Some(call) = self.calls.get_mut(user.call) else {
+            return;
+        };
         // What else was not answered, a PRACK for instance, leaves a pending INVITE as it is.
         let invite = &mut call.invites[user.side.other().index()];
-        if invite.as_ref().is_some_and(|bridged| bridged.client == Some(id)) {
+        if invite
+            .as_ref()
+            .is_some_and(|bridged| bridged.client == Some(id))
+        {
             *invite = None;
         }
         if call.is_up() {
@@ -435,7 +503,9 @@ impl B2bua {
             return;
         };
         let bridged = self.calls[key].invites[side.index()].as_ref();
-        let server = bridged.filter(|b| b.cseq == ack.cseq().0).and_then(|b| b.server);
+        let server = bridged
+            .filter(|b| b.cseq == ack.cseq().0)
+            .and_then(|b| b.server);
         let Some(server) = server else {
             env.counters.sip_ack_stray += 1;
             return;
@@ -454,7 +524,9 @@ impl B2bua {
         ack: Option<&Message<'_>>,
     ) {
         let to = side.other();
-        let Some(bridged) = &self.calls[key].invites[side.index()] else { return };
+        let Some(bridged) = &self.calls[key].invites[side.index()] else {
+            return;
+        };
         let (cseq, late, client) = (bridged.client_cseq, bridged.late_offer, bridged.client);
         let mut out = env.pool.take();
         self.write_ack(&mut out, key, to, cseq, client, ack);
@@ -487,8 +559,10 @@ impl B2bua {
     ) {
         let state = &self.calls[key].state;
         let leg = &state.legs[to.index()];
-        let forwards =
-            ack.and_then(|ack| ack.max_forwards()).unwrap_or(70).saturating_sub(1);
+        let forwards = ack
+            .and_then(|ack| ack.max_forwards())
+            .unwrap_or(70)
+            .saturating_sub(1);
         // RFC 3261 13.2.2.4: the ACK of a 2xx is a transaction of its own, so is its branch.
         leg.write_request(&state.texts, out, b"ACK", cseq, forwards, |out| {
             let branch = client.unwrap_or_default();
@@ -516,8 +590,9 @@ impl B2bua {
     pub(super) fn repeat_ack(&mut self, env: &mut Env, key: CallKey, side: Side) {
         let call = &self.calls[key];
         let leg = &call.state.legs[side.other().index()];
-        if let Some(bridged) =
-            call.invites[side.index()].as_ref().filter(|bridged| !bridged.ack.is_empty())
+        if let Some(bridged) = call.invites[side.index()]
+            .as_ref()
+            .filter(|bridged| !bridged.ack.is_empty())
         {
             env.out.push(leg.peer, leg.listener, &bridged.ack);
         }

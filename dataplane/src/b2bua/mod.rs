@@ -89,13 +89,7 @@ pub struct B2bua {
 impl B2bua {
     /// A shard's B2BUA without calls. `secret` keys the lookup of transactions.
     #[must_use]
-    pub fn new(
-        config: Arc<Config>,
-        place: Place,
-        tokens: TokenKey,
-        ctf: Ctf,
-        secret: u64,
-    ) -> Self {
+    pub fn new(config: Arc<Config>, place: Place, tokens: TokenKey, ctf: Ctf, secret: u64) -> Self {
         Self {
             layer: Layer::new(config.sip.timers, TxnLimits::default(), secret),
             config,
@@ -241,7 +235,14 @@ impl B2bua {
             }
             Method::Bye | Method::Prack | Method::Update => {
                 env.counters.sip_unknown_dialog += 1;
-                self.refuse(env, request, origin, 481, b"Call/Transaction Does Not Exist", b"");
+                self.refuse(
+                    env,
+                    request,
+                    origin,
+                    481,
+                    b"Call/Transaction Does Not Exist",
+                    b"",
+                );
             }
             Method::Other => {
                 let allow = [b"Allow: ", ALLOW, b"\r\n"].concat();
@@ -341,12 +342,16 @@ impl B2bua {
     /// Takes a call up again whose state was found after a restart of this node.
     pub fn resume(&mut self, env: &mut Env, mut state: CallState) {
         let id = state.id;
-        self.ctf.adopt(env.now, &mut state.charging, ADOPTED_SPREAD_MS);
+        self.ctf
+            .adopt(env.now, &mut state.charging, ADOPTED_SPREAD_MS);
         if state.phase == Phase::Answered {
             // The ACK may have come while nobody listened; its lack ends nothing any more.
             state.phase = Phase::Confirmed;
         }
-        let peer = Origin { from: state.legs[0].peer, listener: state.legs[0].listener };
+        let peer = Origin {
+            from: state.legs[0].peer,
+            listener: state.legs[0].listener,
+        };
         let key = self.open_call(state.phase, peer, state.begun);
         let fresh = self.calls[key].state.id;
         self.by_id.remove(&fresh);
@@ -367,9 +372,13 @@ impl B2bua {
 
     /// The CDF answered the pending record.
     pub fn on_record_answered(&mut self, env: &mut Env, key: CallKey, answer: &AnswerSummary) {
-        let Some(call) = self.calls.get_mut(key) else { return };
+        let Some(call) = self.calls.get_mut(key) else {
+            return;
+        };
         env.counters.acr_acknowledged += u64::from(answer.result_code / 1_000 == 2);
-        let verdict = self.ctf.on_answer(env.now, &mut call.state.charging, answer);
+        let verdict = self
+            .ctf
+            .on_answer(env.now, &mut call.state.charging, answer);
         self.obey(env, key, verdict);
         self.touch(key);
     }
@@ -384,7 +393,8 @@ impl B2bua {
     ) -> FailureAction {
         match self.calls.get_mut(key) {
             Some(call) => {
-                self.ctf.on_send_failure(env.now, &mut call.state.charging, storage, record)
+                self.ctf
+                    .on_send_failure(env.now, &mut call.state.charging, storage, record)
             }
             None => FailureAction::Nothing,
         }
@@ -490,7 +500,9 @@ impl B2bua {
     }
 
     fn open_token(&self, text: &[u8]) -> Option<Token> {
-        self.tokens.open(text.get(..TOKEN_LEN)?).map(|(token, _)| token)
+        self.tokens
+            .open(text.get(..TOKEN_LEN)?)
+            .map(|(token, _)| token)
     }
 
     // Our tag on a leg: the token, the leg, the fork.
@@ -513,7 +525,9 @@ impl B2bua {
     fn find(&self, tag: &[u8]) -> Option<(CallKey, Side, u8)> {
         let token = self.open_token(tag)?;
         let key = *self.by_id.get(&id_of(&token))?;
-        let &[side, fork] = tag.get(TOKEN_LEN..)? else { return None };
+        let &[side, fork] = tag.get(TOKEN_LEN..)? else {
+            return None;
+        };
         let side = Side::from_index(side.wrapping_sub(b'a'));
         Some((key, side, fork.wrapping_sub(b'0')))
     }
@@ -599,7 +613,14 @@ impl B2bua {
 
     fn refuse_for_load(&self, env: &mut Env, request: &Message<'_>, origin: Origin) {
         env.counters.sip_overload_refused += 1;
-        self.refuse(env, request, origin, 503, b"Service Unavailable", b"Retry-After: 5\r\n");
+        self.refuse(
+            env,
+            request,
+            origin,
+            503,
+            b"Service Unavailable",
+            b"Retry-After: 5\r\n",
+        );
     }
 
     fn answer_options(&mut self, env: &mut Env, request: &Message<'_>, origin: Origin) {
@@ -622,21 +643,29 @@ impl B2bua {
     // Whether a URI names this node itself: one of our addresses, without a user or with a user
     // that is a token of ours.
     fn is_for_us(&self, uri: &[u8]) -> bool {
-        let Ok(uri) = crate::sip::Uri::parse(uri) else { return false };
+        let Ok(uri) = crate::sip::Uri::parse(uri) else {
+            return false;
+        };
         let ours = self.names_us(&uri);
         ours && uri.user.is_none_or(|user| self.open_token(user).is_some())
     }
 
     fn names_us(&self, uri: &crate::sip::Uri<'_>) -> bool {
         let port = uri.port.unwrap_or(5060);
-        self.config.sip.advertise.iter().zip(&self.config.sip.advertise_addrs).any(
-            |(text, address)| match address {
+        self.config
+            .sip
+            .advertise
+            .iter()
+            .zip(&self.config.sip.advertise_addrs)
+            .any(|(text, address)| match address {
                 Some(address) => uri.socket_addr() == Some(*address),
                 None => text.rsplit_once(':').is_some_and(|(host, p)| {
                     uri.host.eq_ignore_ascii_case(host.as_bytes()) && p.parse() == Ok(port)
                 }),
-            },
-        ) || uri.socket_addr().is_some_and(|address| self.config.sip.listen.contains(&address))
+            })
+            || uri
+                .socket_addr()
+                .is_some_and(|address| self.config.sip.listen.contains(&address))
     }
 
     // The trust domain: without any configured peer nobody is inside, but what they assert is

@@ -48,13 +48,20 @@ impl B2bua {
         response: &Message<'_>,
         origin: Origin,
     ) {
-        let branch = response.top_via().and_then(|via| via.branch).unwrap_or_default();
-        let Some(token) = branch.get(super::COOKIE.len()..).and_then(|text| self.open_token(text))
+        let branch = response
+            .top_via()
+            .and_then(|via| via.branch)
+            .unwrap_or_default();
+        let Some(token) = branch
+            .get(super::COOKIE.len()..)
+            .and_then(|text| self.open_token(text))
         else {
             return;
         };
         let call = super::id_of(&token);
-        let Some((kept, peer, listener)) = self.layer.request_of(id) else { return };
+        let Some((kept, peer, listener)) = self.layer.request_of(id) else {
+            return;
+        };
         let mut texts = Texts::default();
         let mut index = std::mem::take(&mut self.index);
         let parsed = parse(kept, &mut index).ok().map(|invite| {
@@ -62,7 +69,9 @@ impl B2bua {
             (leg, invite.cseq().0, invite.to_tag().is_none())
         });
         self.index = index;
-        let Some((mut leg, cseq, opens)) = parsed else { return };
+        let Some((mut leg, cseq, opens)) = parsed else {
+            return;
+        };
         texts.replace(&mut leg.remote_tag, response.to_tag().unwrap_or_default());
         if opens {
             leg.establish(&mut texts, response, origin.from);
@@ -90,8 +99,15 @@ impl B2bua {
         texts: &Texts,
         cseq: u32,
     ) {
-        let own = User { side: Side::Terminating, role: Role::Bye, link: None, ..user };
-        let txn = self.layer.open_client(Method::Bye, leg.peer, leg.listener, own);
+        let own = User {
+            side: Side::Terminating,
+            role: Role::Bye,
+            link: None,
+            ..user
+        };
+        let txn = self
+            .layer
+            .open_client(Method::Bye, leg.peer, leg.listener, own);
         let mut bye = env.pool.take();
         leg.write_request(texts, &mut bye, b"BYE", cseq, 70, |out| {
             self.write_via(out, call, txn, leg.listener);

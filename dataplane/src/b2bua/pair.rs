@@ -38,7 +38,9 @@ impl B2bua {
             fork: 0,
             at: env.now.wall,
         };
-        let server = self.layer.open_server(env, key, request, origin.from, origin.listener, user);
+        let server = self
+            .layer
+            .open_server(env, key, request, origin.from, origin.listener, user);
         env.counters.event_relayed += 1;
         let mut texts = std::mem::take(&mut self.calls[call].state.texts);
         let mut hops = std::mem::take(&mut self.calls[call].set_up.hops);
@@ -77,7 +79,9 @@ impl B2bua {
                 fork: 0,
                 at: env.now.wall,
             };
-            let txn = self.layer.open_client(request.method(), peer, listener, user);
+            let txn = self
+                .layer
+                .open_client(request.method(), peer, listener, user);
             let mut out = env.pool.take();
             self.write_event(&mut out, key, txn, &request);
             self.calls[key].set_up.client = Some(txn);
@@ -104,7 +108,12 @@ impl B2bua {
             out.extend_from_slice(state.texts.get(state.icid));
             out.extend_from_slice(b"\"\r\n");
         }
-        for id in [HeaderId::From, HeaderId::To, HeaderId::CallId, HeaderId::CSeq] {
+        for id in [
+            HeaderId::From,
+            HeaderId::To,
+            HeaderId::CallId,
+            HeaderId::CSeq,
+        ] {
             write::header(out, id, request.header(id).unwrap_or_default());
         }
         compose::end_with_body(out, request.body());
@@ -162,11 +171,14 @@ impl B2bua {
         let Some(response) = response else {
             return self.fail_event(env, key, 408, b"Request Timeout");
         };
-        let Some(server) = call.set_up.server.filter(|_| status != 100) else { return };
+        let Some(server) = call.set_up.server.filter(|_| status != 100) else {
+            return;
+        };
         let legs = [call.state.legs[0].peer, call.state.legs[1].peer];
         let tag = response.to_tag();
-        let Some(mut out) =
-            self.layer.begin_response(env, server, status, response.reason(), tag)
+        let Some(mut out) = self
+            .layer
+            .begin_response(env, server, status, response.reason(), tag)
         else {
             return;
         };

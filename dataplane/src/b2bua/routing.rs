@@ -51,7 +51,10 @@ impl B2bua {
             first => address_of(NameAddr::parse(first).map_err(|_| BAD_ROUTE)?.uri)?,
         };
         if self.is_own(address) {
-            return Err(NoRoute { status: 404, reason: b"Not Found" });
+            return Err(NoRoute {
+                status: 404,
+                reason: b"Not Found",
+            });
         }
         hops.push((address, self.listener_for(address, origin.listener)));
         Ok(routes)
@@ -69,7 +72,9 @@ impl B2bua {
         if listen[usize::from(first)].is_ipv4() == address.is_ipv4() {
             return first;
         }
-        let fitting = listen.iter().position(|own| own.is_ipv4() == address.is_ipv4());
+        let fitting = listen
+            .iter()
+            .position(|own| own.is_ipv4() == address.is_ipv4());
         fitting.map_or(first, |place| place as ListenerId)
     }
 
@@ -96,11 +101,20 @@ impl B2bua {
 fn address_of(uri: &[u8]) -> Result<SocketAddr, NoRoute> {
     let uri = Uri::parse(uri).map_err(|_| BAD_ROUTE)?;
     if !matches!(uri.scheme, crate::sip::Scheme::Sip) {
-        return Err(NoRoute { status: 416, reason: b"Unsupported URI Scheme" });
+        return Err(NoRoute {
+            status: 416,
+            reason: b"Unsupported URI Scheme",
+        });
     }
     // Host names are resolved where they stand in the configuration; a call to a name that no
     // route covers has nowhere to go.
-    uri.socket_addr().ok_or(NoRoute { status: 404, reason: b"No Route To Host" })
+    uri.socket_addr().ok_or(NoRoute {
+        status: 404,
+        reason: b"No Route To Host",
+    })
 }
 
-const BAD_ROUTE: NoRoute = NoRoute { status: 400, reason: b"Bad Route" };
+const BAD_ROUTE: NoRoute = NoRoute {
+    status: 400,
+    reason: b"Bad Route",
+};

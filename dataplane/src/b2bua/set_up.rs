@@ -7,9 +7,9 @@ use super::call::{BridgedInvite, FORKS_MAX, RINGING};
 use super::call_state::Phase;
 use super::{B2bua, Origin, Role, Side, User, no_session_timer};
 use crate::compose;
+use crate::dialog::Dialog;
 use crate::dialog::session_timer::{self, Asked};
 use crate::dialog::text::TEXTS_MAX;
-use crate::dialog::Dialog;
 use crate::env::{CallKey, CallTimer, Env, TimerKey};
 use crate::sip::{HeaderId, Message, Method, parse, write};
 use crate::transaction::{ServerKey, TxnId};
@@ -38,7 +38,14 @@ impl B2bua {
             let mut extra = env.pool.take();
             let floor = u64::from(self.config.sip.session.min_se_s);
             write::header_number(&mut extra, HeaderId::MinSe, floor);
-            self.refuse(env, invite, origin, 422, b"Session Interval Too Small", &extra);
+            self.refuse(
+                env,
+                invite,
+                origin,
+                422,
+                b"Session Interval Too Small",
+                &extra,
+            );
             return env.pool.give(extra);
         };
         let call = self.open_call(Phase::SettingUp, origin, env.now.wall);
@@ -50,16 +57,22 @@ impl B2bua {
             fork: 0,
             at: env.now.wall,
         };
-        let server = self.layer.open_server(env, key, invite, origin.from, origin.listener, user);
-        if let Some(trying) = self.layer.begin_response(env, server, 100, b"Trying", None) {
-            let mut trying = trying;
-            compose::end_without_body(&mut trying);
-            self.layer.send_response(env, server, 100, trying);
-        }
+        let server = self
+            .layer
+            .open_server(env, key, invite, origin.from, origin.listener, user);
+        self.send_trying(env, server);
         env.counters.call_started += 1;
         self.begin_legs(env, call, server, invite, origin);
         self.calls[call].state.legs[0].session = session;
         self.route_and_send(env, call, invite, origin);
+    }
+
+    /// 100 Trying at once: the peer stops repeating its INVITE (RFC 3261 17.2.1).
+    pub(super) fn send_trying(&mut self, env: &mut Env, server: TxnId) {
+        if let Some(mut out) = self.layer.begin_response(env, server, 100, b"Trying", None) {
+            compose::end_without_body(&mut out);
+            self.layer.send_response(env, server, 100, out);
+        }
     }
 
     fn begin_legs(
@@ -71,7 +84,10 @@ impl B2bua {
         origin: Origin,
     ) {
         let id = self.calls[key].state.id;
-        let tags = [self.tag(id, Side::Originating, 0), self.tag(id, Side::Terminating, 0)];
+        let tags = [
+            self.tag(id, Side::Originating, 0),
+            self.tag(id, Side::Terminating, 0),
+        ];
         let host_at = usize::from(origin.listener);
         let host = self.config.sip.advertise[host_at].as_bytes();
         let call = &mut self.calls[key];
@@ -259,15 +275,20 @@ impl B2bua {
         if call.set_up.over || response.status() == 100 || call.state.phase != Phase::SettingUp {
             return;
         }
-        let Some(fork) = self.fork_of(user.call, response, origin) else { return };
-        let Some(server) = self.calls[user.call].set_up.server else { return };
+        let Some(fork) = self.fork_of(user.call, response, origin) else {
+            return;
+        };
+        let Some(server) = self.calls[user.call].set_up.server else {
+            return;
+        };
         self.calls[user.call].set_up.rang = true;
         self.trigger_early_media(env, user.call, response);
         let call_id = self.calls[user.call].state.id;
         let tag = self.tag(call_id, Side::Originating, fork);
         let status = response.status();
         let Some(mut out) =
-            self.layer.begin_response(env, server, status, response.reason(), Some(&tag))
+            self.layer
+                .begin_response(env, server, status, response.reason(), Some(&tag))
         else {
             return;
         };
@@ -289,7 +310,9 @@ impl B2bua {
         let tag = response.to_tag().unwrap_or_default();
         let texts = &mut call.state.texts;
         let forks = &mut call.set_up.forks;
-        let known = forks.iter().position(|fork| texts.get(fork.remote_tag) == tag);
+        let known = forks
+            .iter()
+            .position(|fork| texts.get(fork.remote_tag) == tag);
         let place = match known {
             Some(place) => place,
             None if forks.len() >= FORKS_MAX || texts.len() > TEXTS_MAX => return None,
@@ -303,8 +326,7 @@ impl B2bua {
         };
         let fresh = known.is_none();
         let has_target = response.header(HeaderId::Contact).is_some();
-        if fresh || (has_target && forks[place].remote_target == call.state.legs[1].remote_target)
-        {
+        if fresh || (has_target && forks[place].remote_target == call.state.legs[1].remote_target) {
             forks[place].establish(texts, response, origin.from);
         }
         Some(place as u8)
@@ -341,14 +363,7 @@ impl B2bua {
     }
 
     // The first 2xx: the call is up.
-    fn win(
-        &mut self,
-        env: &mut Env,
-        user: User,
-        fork: u8,
-        response: &Message<'_>,
-        origin: Origin,
-    ) {
+    fn win(&mut self, env: &mut Env, user: User, fork: u8, response: &Message<'_>, origin: Origin) {
         let key = user.call;
         let call_id = self.calls[key].state.id;
         let tag = self.tag(call_id, Side::Originating, fork);
@@ -364,7 +379,9 @@ impl B2bua {
         state.legs[0].session.refreshed = env.now.wall;
         state.phase = Phase::Answered;
         state.answered = Some(env.now.wall);
-        let Some(server) = call.set_up.server else { return };
+        let Some(server) = call.set_up.server else {
+            return;
+        };
         if let Some(bridged) = &mut call.invites[0] {
             bridged.answered = true;
         }
@@ -396,8 +413,9 @@ impl B2bua {
         tag: Option<&[u8]>,
     ) {
         let status = response.status();
-        let Some(mut out) =
-            self.layer.begin_response(env, server, status, response.reason(), tag)
+        let Some(mut out) = self
+            .layer
+            .begin_response(env, server, status, response.reason(), tag)
         else {
             return;
         };
@@ -452,11 +470,14 @@ impl B2bua {
 
     fn relay_refusal(&mut self, env: &mut Env, key: CallKey, response: &Message<'_>) {
         let call = &self.calls[key];
-        let Some(server) = call.set_up.server else { return };
+        let Some(server) = call.set_up.server else {
+            return;
+        };
         let (id, status) = (call.state.id, response.status());
         let tag = self.tag(id, Side::Originating, 0);
         let Some(mut out) =
-            self.layer.begin_response(env, server, status, response.reason(), Some(&tag))
+            self.layer
+                .begin_response(env, server, status, response.reason(), Some(&tag))
         else {
             return;
         };
@@ -504,7 +525,8 @@ impl B2bua {
         if let Some(server) = call.set_up.server {
             let tag = self.tag(call.state.id, Side::Originating, 0);
             if let Some(mut out) =
-                self.layer.begin_response(env, server, status, reason, Some(&tag))
+                self.layer
+                    .begin_response(env, server, status, reason, Some(&tag))
             {
                 if status == 503 {
                     out.extend_from_slice(b"Retry-After: 5\r\n");

@@ -30,7 +30,9 @@ impl B2bua {
             fork: 0,
             at: env.now.wall,
         };
-        let server = self.layer.open_server(env, key, bye, origin.from, origin.listener, user);
+        let server = self
+            .layer
+            .open_server(env, key, bye, origin.from, origin.listener, user);
         self.answer_empty(env, server, 200, b"OK");
         match self.calls[call].state.phase {
             Phase::SettingUp => self.on_early_bye(env, call, side, bye),
@@ -69,8 +71,11 @@ impl B2bua {
     fn end_other_leg(&mut self, env: &mut Env, call: CallKey, side: Side, bye: &Message<'_>) {
         self.send_bye(env, call, side.other(), |out, trusted| {
             // The header fields of the BYE pass, Reason among them.
-            let crossing =
-                bridge::Crossing { to_trusted: trusted, from_trusted: true, contact: false };
+            let crossing = bridge::Crossing {
+                to_trusted: trusted,
+                from_trusted: true,
+                contact: false,
+            };
             bridge::copy_end_to_end(out, bye, crossing);
             compose::end_with_body(out, bye.body());
         });
@@ -118,19 +123,20 @@ impl B2bua {
         let call = &mut self.calls[key];
         let (id, leg) = (call.state.id, &mut call.state.legs[side.index()]);
         let (peer, listener, cseq) = (leg.peer, leg.listener, leg.next_cseq());
-        let user =
-            User { call: key, side, role: Role::Bye, link: None, fork: 0, at: env.now.wall };
+        let user = User {
+            call: key,
+            side,
+            role: Role::Bye,
+            link: None,
+            fork: 0,
+            at: env.now.wall,
+        };
         let txn = self.layer.open_client(Method::Bye, peer, listener, user);
         let mut out = env.pool.take();
         let state = &self.calls[key].state;
-        state.legs[side.index()].write_request(
-            &state.texts,
-            &mut out,
-            b"BYE",
-            cseq,
-            70,
-            |out| self.write_via(out, id, txn, listener),
-        );
+        state.legs[side.index()].write_request(&state.texts, &mut out, b"BYE", cseq, 70, |out| {
+            self.write_via(out, id, txn, listener)
+        });
         rest(&mut out, self.config.trusts(peer));
         self.layer.start_client(env, txn, cseq, out);
     }
@@ -147,7 +153,9 @@ impl B2bua {
             }
         }
         for side in [Side::Originating, Side::Terminating] {
-            let Some(bridged) = &self.calls[key].invites[side.index()] else { continue };
+            let Some(bridged) = &self.calls[key].invites[side.index()] else {
+                continue;
+            };
             let (server, client) = (bridged.server, bridged.client);
             if let Some(server) = server.filter(|id| self.layer.is_open(*id)) {
                 self.answer_empty(env, server, 487, b"Request Terminated");
@@ -176,8 +184,14 @@ impl B2bua {
                 b"",
             );
         };
-        let own = User { role: Role::Local, link: None, ..user };
-        let server = self.layer.open_server(env, key, cancel, origin.from, origin.listener, own);
+        let own = User {
+            role: Role::Local,
+            link: None,
+            ..user
+        };
+        let server = self
+            .layer
+            .open_server(env, key, cancel, origin.from, origin.listener, own);
         self.answer_empty(env, server, 200, b"OK");
         if !self.layer.is_open(invite) || !self.calls.contains_key(user.call) {
             return; // the final response went out before: the CANCEL has no effect
@@ -188,13 +202,7 @@ impl B2bua {
                 if let Some(client) = self.calls[user.call].set_up.client {
                     self.cancel_client(env, user.call, client, &reasons.list());
                 }
-                self.fail_set_up(
-                    env,
-                    user.call,
-                    487,
-                    b"Request Terminated",
-                    &reasons.list(),
-                );
+                self.fail_set_up(env, user.call, 487, b"Request Terminated", &reasons.list());
             }
             Role::Relay => {
                 self.answer_empty(env, invite, 487, b"Request Terminated");
@@ -236,7 +244,9 @@ impl B2bua {
             return;
         }
         self.calls[key].set_up.cancelled = Some(invite);
-        let Some((kept, peer, listener)) = self.layer.request_of(invite) else { return };
+        let Some((kept, peer, listener)) = self.layer.request_of(invite) else {
+            return;
+        };
         let mut out = env.pool.take();
         let mut index = std::mem::take(&mut self.index);
         let cseq = parse(kept, &mut index).ok().map(|invite| {
@@ -244,7 +254,9 @@ impl B2bua {
             invite.cseq().0
         });
         self.index = index;
-        let Some(cseq) = cseq else { return env.pool.give(out) };
+        let Some(cseq) = cseq else {
+            return env.pool.give(out);
+        };
         let user = User {
             call: key,
             side: Side::Terminating,
@@ -322,7 +334,9 @@ impl B2bua {
     /// A 2xx of ours was never acknowledged (RFC 3261 13.3.1.4): both legs end.
     pub(super) fn on_ack_missing(&mut self, env: &mut Env, id: TxnId, user: User) {
         env.counters.call_ack_missing += 1;
-        let Some(call) = self.calls.get(user.call) else { return };
+        let Some(call) = self.calls.get(user.call) else {
+            return;
+        };
         let pending = call.invites[user.side.index()].as_ref();
         if pending.is_none_or(|invite| invite.server != Some(id)) || !call.is_up() {
             return;
@@ -344,8 +358,16 @@ fn write_cancel(out: &mut Vec<u8>, invite: &Message<'_>, reasons: &[&[u8]]) {
         write::header(out, HeaderId::Route, route);
     }
     write::header(out, HeaderId::MaxForwards, b"70");
-    write::header(out, HeaderId::From, invite.header(HeaderId::From).unwrap_or_default());
-    write::header(out, HeaderId::To, invite.header(HeaderId::To).unwrap_or_default());
+    write::header(
+        out,
+        HeaderId::From,
+        invite.header(HeaderId::From).unwrap_or_default(),
+    );
+    write::header(
+        out,
+        HeaderId::To,
+        invite.header(HeaderId::To).unwrap_or_default(),
+    );
     write::header(out, HeaderId::CallId, invite.call_id());
     write::cseq(out, invite.cseq().0, b"CANCEL");
     for reason in reasons {
@@ -369,7 +391,10 @@ impl<'a> Reasons<'a> {
 
 /// Takes the Reason values of a request (RFC 3326).
 pub(super) fn reasons_of<'a>(request: &Message<'a>) -> Reasons<'a> {
-    let mut reasons = Reasons { values: [&[]; REASONS_MAX], len: 0 };
+    let mut reasons = Reasons {
+        values: [&[]; REASONS_MAX],
+        len: 0,
+    };
     for value in request.values(HeaderId::Reason).take(REASONS_MAX) {
         reasons.values[reasons.len] = value;
         reasons.len += 1;

@@ -56,7 +56,10 @@ impl B2bua {
         let call = &self.calls[key];
         let longest = self.config.sip.max_call_duration_s * 1_000;
         if longest > 0 && call.timers[DURATION].is_none() && call.is_up() {
-            let age = env.now.wall.ms_since(call.state.answered.unwrap_or(env.now.wall));
+            let age = env
+                .now
+                .wall
+                .ms_since(call.state.answered.unwrap_or(env.now.wall));
             let delay = longest.saturating_sub(age);
             let timer = env.arm(delay, TimerKey::Call(key, CallTimer::MaxDuration));
             self.calls[key].timers[DURATION] = Some(timer);
@@ -85,15 +88,23 @@ impl B2bua {
             return;
         }
         let session = call.state.legs[side.index()].session;
-        let expired = session.expiry().is_some_and(|expiry| expiry <= env.now.wall);
+        let expired = session
+            .expiry()
+            .is_some_and(|expiry| expiry <= env.now.wall);
         if expired {
             env.counters.call_session_expired += 1;
             self.end_call(env, key, CauseCode(408));
         } else if session.refresher == Some(Refresher::Us) {
             let sent = self.send_refresh(env, key, side);
             // If the refresh comes to nothing, the expiry ends the call.
-            let left = session.expiry().map_or(0, |expiry| expiry.ms_since(env.now.wall));
-            let left = if sent { left } else { left.min(REFRESH_AGAIN_MS) };
+            let left = session
+                .expiry()
+                .map_or(0, |expiry| expiry.ms_since(env.now.wall));
+            let left = if sent {
+                left
+            } else {
+                left.min(REFRESH_AGAIN_MS)
+            };
             let timer = TimerKey::Call(key, CallTimer::Session(side as u8));
             self.calls[key].timers[SESSION + side.index()] = Some(env.arm(left, timer));
         } else {
@@ -107,7 +118,9 @@ impl B2bua {
     fn send_refresh(&mut self, env: &mut Env, key: CallKey, side: Side) -> bool {
         self.touch(key);
         let call = &mut self.calls[key];
-        let busy = call.invites[side.other().index()].as_ref().is_some_and(|i| !i.answered);
+        let busy = call.invites[side.other().index()]
+            .as_ref()
+            .is_some_and(|i| !i.answered);
         let (id, sdp) = (call.state.id, call.state.sdp[side.index()]);
         let leg = &mut call.state.legs[side.index()];
         let method = match leg.allows_update {
@@ -117,8 +130,14 @@ impl B2bua {
             false => Method::Invite,
         };
         let (peer, listener, cseq) = (leg.peer, leg.listener, leg.next_cseq());
-        let user =
-            User { call: key, side, role: Role::Refresh, link: None, fork: 0, at: env.now.wall };
+        let user = User {
+            call: key,
+            side,
+            role: Role::Refresh,
+            link: None,
+            fork: 0,
+            at: env.now.wall,
+        };
         let txn = self.layer.open_client(method, peer, listener, user);
         let mut out = env.pool.take();
         let state = &self.calls[key].state;
@@ -206,7 +225,9 @@ impl B2bua {
 
     /// Arms the wheel for the next deadline of the call's charging, if it changed.
     pub fn arm_charging(&mut self, env: &mut Env, key: CallKey) {
-        let Some(call) = self.calls.get_mut(key) else { return };
+        let Some(call) = self.calls.get_mut(key) else {
+            return;
+        };
         let due = call.state.charging.next_deadline();
         if due == call.charging_due {
             return;

@@ -29,8 +29,12 @@ impl B2bua {
         values.read(invite, self.asserts(origin.from));
         let call = &mut self.calls[key];
         let facts = values.facts(invite, call.state.texts.get(call.state.icid), call.state.id);
-        let trigger = Trigger::SetUp { facts: &facts, request_time: call.state.begun };
-        self.ctf.on_trigger(env.now, &mut call.state.charging, &trigger)
+        let trigger = Trigger::SetUp {
+            facts: &facts,
+            request_time: call.state.begun,
+        };
+        self.ctf
+            .on_trigger(env.now, &mut call.state.charging, &trigger)
     }
 
     // TS 32.260 5.1.2: the first IMS node makes the ICID, the others keep it; one that somebody
@@ -85,7 +89,11 @@ impl B2bua {
         let begun = self.calls[key].state.begun;
         self.with_invite(key, |b2bua, invite| {
             let offer = bridge::sdp_of(invite);
-            let kind = if offer.is_some() { SdpType::Answer } else { SdpType::Offer };
+            let kind = if offer.is_some() {
+                SdpType::Answer
+            } else {
+                SdpType::Offer
+            };
             let theirs = Some(Sdp::new(answer, kind));
             let trigger = match offer {
                 Some(offer) => Trigger::EarlyMedia {
@@ -120,9 +128,13 @@ impl B2bua {
         }
         let callee = self.calls[key].state.legs[1].peer;
         let trusted = self.asserts(callee);
-        let vector = response.header(HeaderId::PChargingVector).filter(|_| trusted);
+        let vector = response
+            .header(HeaderId::PChargingVector)
+            .filter(|_| trusted);
         let ioi = |name| {
-            vector.and_then(|v| param_of_list(v, name).flatten()).map_or(&b""[..], unquoted)
+            vector
+                .and_then(|v| param_of_list(v, name).flatten())
+                .map_or(&b""[..], unquoted)
         };
         let mut asserted = List::default();
         if trusted {
@@ -137,7 +149,11 @@ impl B2bua {
                 count += 1;
             }
             if let Some(answer) = answer {
-                let kind = if offer.is_some() { SdpType::Answer } else { SdpType::Offer };
+                let kind = if offer.is_some() {
+                    SdpType::Answer
+                } else {
+                    SdpType::Offer
+                };
                 sdp[count] = Sdp::new(answer, kind);
                 count += 1;
             }
@@ -170,7 +186,8 @@ impl B2bua {
             request_time: env.now.wall,
             sdp: answer.as_ref().map_or(&[], |answer| &answer[..]),
         };
-        self.ctf.on_trigger(env.now, &mut self.calls[key].state.charging, &trigger)
+        self.ctf
+            .on_trigger(env.now, &mut self.calls[key].state.charging, &trigger)
     }
 
     /// The final response to a re-INVITE or UPDATE; `id` is the transaction that carried it.
@@ -186,7 +203,10 @@ impl B2bua {
             return verdict;
         }
         let mut index = std::mem::take(&mut self.index);
-        let request = self.layer.request_of(id).and_then(|(raw, ..)| parse(raw, &mut index).ok());
+        let request = self
+            .layer
+            .request_of(id)
+            .and_then(|(raw, ..)| parse(raw, &mut index).ok());
         let initiator = match user.side {
             Side::Terminating => MediaInitiator::Calling,
             Side::Originating => MediaInitiator::Called,
@@ -199,7 +219,10 @@ impl B2bua {
         ] {
             if let Some(text) = text {
                 let kind = if count == 0 { SdpType::Offer } else { kind };
-                sdp[count] = Sdp { initiator: Some(initiator), ..Sdp::new(text, kind) };
+                sdp[count] = Sdp {
+                    initiator: Some(initiator),
+                    ..Sdp::new(text, kind)
+                };
                 count += 1;
             }
         }
@@ -257,8 +280,13 @@ impl B2bua {
         if !self.config.rf.enabled {
             return;
         }
-        let trigger = Trigger::SetUpFailed { cause, reasons, response_time: env.now.wall };
-        self.ctf.on_trigger(env.now, &mut self.calls[key].state.charging, &trigger);
+        let trigger = Trigger::SetUpFailed {
+            cause,
+            reasons,
+            response_time: env.now.wall,
+        };
+        self.ctf
+            .on_trigger(env.now, &mut self.calls[key].state.charging, &trigger);
     }
 
     /// One side hung up.
@@ -271,8 +299,8 @@ impl B2bua {
     ) {
         let reasons = tear_down::reasons_of(bye);
         let reasons = reasons.list();
-        let stated = reasons.iter().map(|reason| CauseCode::from_reason(reason));
-        let cause = match stated.filter(|cause| *cause != CauseCode::NORMAL).next() {
+        let mut stated = reasons.iter().map(|reason| CauseCode::from_reason(reason));
+        let cause = match stated.find(|cause| *cause != CauseCode::NORMAL) {
             Some(error) => error,
             None if unacknowledged => CauseCode::UNSUCCESSFUL_SETUP,
             None => CauseCode::NORMAL,
@@ -285,18 +313,17 @@ impl B2bua {
         self.close_charging(env, key, cause, &[]);
     }
 
-    fn close_charging(
-        &mut self,
-        env: &mut Env,
-        key: CallKey,
-        cause: CauseCode,
-        reasons: &[&[u8]],
-    ) {
+    fn close_charging(&mut self, env: &mut Env, key: CallKey, cause: CauseCode, reasons: &[&[u8]]) {
         if !self.config.rf.enabled {
             return;
         }
-        let trigger = Trigger::Ended { cause, reasons, request_time: env.now.wall };
-        self.ctf.on_trigger(env.now, &mut self.calls[key].state.charging, &trigger);
+        let trigger = Trigger::Ended {
+            cause,
+            reasons,
+            request_time: env.now.wall,
+        };
+        self.ctf
+            .on_trigger(env.now, &mut self.calls[key].state.charging, &trigger);
     }
 
     /// A request outside calls arrived. Only its ICID is settled: Rf records its answer.
@@ -377,15 +404,16 @@ struct Values<'a> {
 impl<'a> Values<'a> {
     fn read(&mut self, request: &Message<'a>, asserted: bool) {
         if asserted {
-            self.calling.add_uris(request.values(HeaderId::PAssertedIdentity));
+            self.calling
+                .add_uris(request.values(HeaderId::PAssertedIdentity));
         }
         self.role = role_of(request, asserted);
         // Network-provided access information first (TS 32.299 7.2.1).
         for provided in [true, false] {
             for value in request.values(HeaderId::PAccessNetworkInfo) {
-                let np = value.split(|&byte| byte == b';').any(|p| {
-                    p.trim_ascii().eq_ignore_ascii_case(b"network-provided")
-                });
+                let np = value
+                    .split(|&byte| byte == b';')
+                    .any(|p| p.trim_ascii().eq_ignore_ascii_case(b"network-provided"));
                 if np == provided {
                     self.access.add(value);
                 }
@@ -396,7 +424,9 @@ impl<'a> Values<'a> {
             self.body = Some(MessageBody {
                 content_type: request.header(HeaderId::ContentType).unwrap_or_default(),
                 content_length: request.body().len() as u32,
-                disposition: request.header(HeaderId::ContentDisposition).unwrap_or_default(),
+                disposition: request
+                    .header(HeaderId::ContentDisposition)
+                    .unwrap_or_default(),
                 from_called_party: false,
             });
         }
@@ -428,7 +458,10 @@ impl<'a> Values<'a> {
         let entry = match parsed.scheme {
             Scheme::Tel => {
                 let digits = uri.get(4..).unwrap_or_default();
-                let end = digits.iter().position(|&byte| byte == b';').unwrap_or(digits.len());
+                let end = digits
+                    .iter()
+                    .position(|&byte| byte == b';')
+                    .unwrap_or(digits.len());
                 (SubscriptionIdType::E164, strip_plus(&digits[..end]))
             }
             _ => (SubscriptionIdType::SipUri, uri),
@@ -436,14 +469,15 @@ impl<'a> Values<'a> {
         self.flat.push(entry);
     }
 
-    fn facts<'b>(
-        &'b self,
-        request: &Message<'b>,
-        icid: &'b [u8],
-        id: u128,
-    ) -> SessionFacts<'b> {
-        let vector = request.header(HeaderId::PChargingVector).unwrap_or_default();
-        let of_vector = |name: &[u8]| param_of_list(vector, name).flatten().map_or(&b""[..], unquoted);
+    fn facts<'b>(&'b self, request: &Message<'b>, icid: &'b [u8], id: u128) -> SessionFacts<'b> {
+        let vector = request
+            .header(HeaderId::PChargingVector)
+            .unwrap_or_default();
+        let of_vector = |name: &[u8]| {
+            param_of_list(vector, name)
+                .flatten()
+                .map_or(&b""[..], unquoted)
+        };
         let uri_params = Uri::parse(request.request_uri()).map_or(&b""[..], |uri| uri.params);
         let of_uri = |name: &[u8]| param(uri_params, name).flatten().unwrap_or_default();
         let of = |id| request.header(id).unwrap_or_default();
@@ -544,7 +578,9 @@ fn user_name_of<'a>(request: &Message<'a>) -> &'a [u8] {
         .into_iter()
         .filter_map(|id| request.header(id))
         .find_map(|value| {
-            let at = value.windows(10).position(|part| part.eq_ignore_ascii_case(b"username=\""))?;
+            let at = value
+                .windows(10)
+                .position(|part| part.eq_ignore_ascii_case(b"username=\""))?;
             let rest = &value[at + 10..];
             Some(&rest[..rest.iter().position(|&byte| byte == b'"')?])
         })
@@ -552,7 +588,10 @@ fn user_name_of<'a>(request: &Message<'a>) -> &'a [u8] {
 }
 
 fn unquoted(value: &[u8]) -> &[u8] {
-    value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(value)
+    value
+        .strip_prefix(b"\"")
+        .and_then(|rest| rest.strip_suffix(b"\""))
+        .unwrap_or(value)
 }
 
 fn strip_plus(digits: &[u8]) -> &[u8] {

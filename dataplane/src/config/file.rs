@@ -19,7 +19,11 @@ pub(super) struct Wrong {
 }
 
 fn wrong(key: impl Into<String>, reason: impl Into<String>, fix: impl Into<String>) -> Wrong {
-    Wrong { key: key.into(), reason: reason.into(), fix: fix.into() }
+    Wrong {
+        key: key.into(),
+        reason: reason.into(),
+        fix: fix.into(),
+    }
 }
 
 #[derive(Deserialize)]
@@ -206,25 +210,37 @@ struct AdminFile {
 
 impl Default for AdminFile {
     fn default() -> Self {
-        Self { listen: Some("127.0.0.1:9060".to_owned()) }
+        Self {
+            listen: Some("127.0.0.1:9060".to_owned()),
+        }
     }
 }
 
 pub(super) fn parse(text: &str) -> Result<Config, Wrong> {
     let document = toml::de::Deserializer::parse(text).map_err(|error| {
-        let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
+        let line = error
+            .span()
+            .map_or(1, |span| text[..span.start].matches('\n').count() + 1);
         wrong(format!("line {line}"), error.message(), "write valid TOML")
     })?;
     let file: File = serde_path_to_error::deserialize(document).map_err(|error| {
         let key = error.path().to_string();
         let reason = error.into_inner().message().to_owned();
-        wrong(key, reason, "see ringtoll.example.toml for the keys and their types")
+        wrong(
+            key,
+            reason,
+            "see ringtoll.example.toml for the keys and their types",
+        )
     })?;
     let config = Config {
         node: node(file.node)?,
         sip: sip(file.sip)?,
         rf: rf(file.charging.rf)?,
-        admin: file.admin.listen.map(|text| socket("admin.listen", &text)).transpose()?,
+        admin: file
+            .admin
+            .listen
+            .map(|text| socket("admin.listen", &text))
+            .transpose()?,
     };
     Ok(config)
 }
@@ -242,17 +258,26 @@ fn node(file: NodeFile) -> Result<Node, Wrong> {
     seen.sort_unstable();
     seen.dedup();
     if seen.len() != file.cores.len() {
-        return Err(wrong("node.cores", "a core stands there twice", "name each core once"));
+        return Err(wrong(
+            "node.cores",
+            "a core stands there twice",
+            "name each core once",
+        ));
     }
     if file.cores.len() > SHARDS_MAX {
         return Err(wrong(
             "node.cores",
-            format!("{} cores, at most {SHARDS_MAX} shards are possible", file.cores.len()),
+            format!(
+                "{} cores, at most {SHARDS_MAX} shards are possible",
+                file.cores.len()
+            ),
             "name fewer cores",
         ));
     }
-    for (key, mib) in [("ring_young_mib", file.ring_young_mib), ("ring_old_mib", file.ring_old_mib)]
-    {
+    for (key, mib) in [
+        ("ring_young_mib", file.ring_young_mib),
+        ("ring_old_mib", file.ring_old_mib),
+    ] {
         if !(4..=1 << 20).contains(&mib) {
             return Err(wrong(
                 format!("node.{key}"),
@@ -273,33 +298,22 @@ fn node(file: NodeFile) -> Result<Node, Wrong> {
 }
 
 fn sip(file: SipFile) -> Result<Sip, Wrong> {
-    if file.listen.is_empty() || file.listen.len() > LISTENERS_MAX {
-        return Err(wrong(
-            "sip.listen",
-            format!("{} addresses", file.listen.len()),
-            format!("give 1 to {LISTENERS_MAX} like \"udp:192.0.2.1:5060\""),
-        ));
-    }
-    let mut listen = Vec::new();
-    for (place, text) in file.listen.iter().enumerate() {
-        let key = format!("sip.listen[{place}]");
-        let Some(address) = text.strip_prefix("udp:") else {
-            return Err(wrong(
-                key,
-                format!("`{text}` does not begin with a transport that is served"),
-                "write \"udp:HOST:PORT\"",
-            ));
-        };
-        listen.push(socket(&key, address)?);
-    }
+    let listen = listeners(&file.listen)?;
     let advertise = advertised(&listen, file.advertise.as_deref())?;
     if file.min_se_s < 90 {
-        return Err(wrong("sip.min_se_s", "RFC 4028 allows no less than 90", "write 90 or more"));
+        return Err(wrong(
+            "sip.min_se_s",
+            "RFC 4028 allows no less than 90",
+            "write 90 or more",
+        ));
     }
     if file.session_expires_s != 0 && file.session_expires_s < file.min_se_s {
         return Err(wrong(
             "sip.session_expires_s",
-            format!("{} is below min_se_s = {}", file.session_expires_s, file.min_se_s),
+            format!(
+                "{} is below min_se_s = {}",
+                file.session_expires_s, file.min_se_s
+            ),
             "write 0 (off) or a number not below min_se_s",
         ));
     }
@@ -328,12 +342,42 @@ fn sip(file: SipFile) -> Result<Sip, Wrong> {
         listen,
         peers,
         routes,
-        timers: Timers { t1: file.t1_ms, t2: file.t2_ms, t4: file.t4_ms },
-        session: Wanted { expires_s: file.session_expires_s, min_se_s: file.min_se_s },
+        timers: Timers {
+            t1: file.t1_ms,
+            t2: file.t2_ms,
+            t4: file.t4_ms,
+        },
+        session: Wanted {
+            expires_s: file.session_expires_s,
+            min_se_s: file.min_se_s,
+        },
         max_call_duration_s: file.max_call_duration_s,
         ring_timeout_s: file.ring_timeout_s,
         calls_max: file.calls_max,
     })
+}
+
+fn listeners(listen: &[String]) -> Result<Vec<SocketAddr>, Wrong> {
+    if listen.is_empty() || listen.len() > LISTENERS_MAX {
+        return Err(wrong(
+            "sip.listen",
+            format!("{} addresses", listen.len()),
+            format!("give 1 to {LISTENERS_MAX} like \"udp:192.0.2.1:5060\""),
+        ));
+    }
+    let mut found = Vec::new();
+    for (place, text) in listen.iter().enumerate() {
+        let key = format!("sip.listen[{place}]");
+        let Some(address) = text.strip_prefix("udp:") else {
+            return Err(wrong(
+                key,
+                format!("`{text}` does not begin with a transport that is served"),
+                "write \"udp:HOST:PORT\"",
+            ));
+        };
+        found.push(socket(&key, address)?);
+    }
+    Ok(found)
 }
 
 // One advertised host[:port] per listener; a host alone takes each listener's port.
@@ -356,7 +400,11 @@ fn advertised(listen: &[SocketAddr], advertise: Option<&str>) -> Result<Vec<Stri
             Some(text) if !text.starts_with('[') && text.matches(':').count() > 1 => {
                 Ok(format!("[{text}]:{}", address.port()))
             }
-            Some(text) if text.rsplit_once(':').is_some_and(|(_, p)| p.parse::<u16>().is_ok()) => {
+            Some(text)
+                if text
+                    .rsplit_once(':')
+                    .is_some_and(|(_, p)| p.parse::<u16>().is_ok()) =>
+            {
                 Ok(text.to_owned())
             }
             Some(text) => Ok(format!("{text}:{}", address.port())),
@@ -381,14 +429,19 @@ fn peer(place: usize, file: PeerFile) -> Result<Peer, Wrong> {
                 })
         })
         .collect::<Result<_, _>>()?;
-    Ok(Peer { name: file.name, allow, trusted: file.trusted })
+    Ok(Peer {
+        name: file.name,
+        allow,
+        trusted: file.trusted,
+    })
 }
 
 fn route(place: usize, file: RouteFile, peers: &[Peer]) -> Result<Route, Wrong> {
     let matcher = match file.matcher {
-        MatchFile::Pattern(text) => {
-            Matcher { pattern: (text != "*").then_some(text), ..Matcher::default() }
-        }
+        MatchFile::Pattern(text) => Matcher {
+            pattern: (text != "*").then_some(text),
+            ..Matcher::default()
+        },
         MatchFile::Conditions(given) => Matcher {
             method: given.method,
             domain: given.domain,
@@ -431,7 +484,10 @@ fn hop(key: &str, order: usize, file: HopFile) -> Result<Hop, Wrong> {
         HopFile::Address(text) => (text, order as u16, 1),
         HopFile::Full(hop) => (hop.address, hop.priority, hop.weight),
     };
-    let bare = text.strip_prefix("udp:").or_else(|| text.strip_prefix("sip:")).unwrap_or(&text);
+    let bare = text
+        .strip_prefix("udp:")
+        .or_else(|| text.strip_prefix("sip:"))
+        .unwrap_or(&text);
     let address = if let Ok(ip) = bare.parse::<std::net::IpAddr>() {
         SocketAddr::new(ip, 5060)
     } else if bare.contains(':') {
@@ -439,7 +495,11 @@ fn hop(key: &str, order: usize, file: HopFile) -> Result<Hop, Wrong> {
     } else {
         socket(key, &format!("{bare}:5060"))?
     };
-    Ok(Hop { address, priority, weight })
+    Ok(Hop {
+        address,
+        priority,
+        weight,
+    })
 }
 
 fn rf(file: RfFile) -> Result<Rf, Wrong> {
@@ -545,18 +605,30 @@ type Row = (&'static str, fn(&mut TriggerRows) -> &mut bool);
 /// The switches of `[charging.rf.triggers]`, named as the rows of the trigger table.
 const ROWS: [Row; 15] = [
     ("session", |rows| &mut rows.session),
-    ("interim_on_ack_answer", |rows| &mut rows.interim_on_ack_answer),
-    ("interim_on_media_change", |rows| &mut rows.interim_on_media_change),
-    ("interim_on_media_change_failure", |rows| &mut rows.interim_on_media_change_failure),
+    ("interim_on_ack_answer", |rows| {
+        &mut rows.interim_on_ack_answer
+    }),
+    ("interim_on_media_change", |rows| {
+        &mut rows.interim_on_media_change
+    }),
+    ("interim_on_media_change_failure", |rows| {
+        &mut rows.interim_on_media_change_failure
+    }),
     ("interim_on_interval", |rows| &mut rows.interim_on_interval),
-    ("interim_on_access_network_change", |rows| &mut rows.interim_on_access_network_change),
+    ("interim_on_access_network_change", |rows| {
+        &mut rows.interim_on_access_network_change
+    }),
     ("interim_on_tariff", |rows| &mut rows.interim_on_tariff),
     ("stop_at_bye_answer", |rows| &mut rows.stop_at_bye_answer),
     ("event_on_redirect", |rows| &mut rows.event_on_redirect),
     ("event_on_failure", |rows| &mut rows.event_on_failure),
     ("event_on_challenge", |rows| &mut rows.event_on_challenge),
     ("event_on_cancel", |rows| &mut rows.event_on_cancel),
-    ("event_on_internal_failure", |rows| &mut rows.event_on_internal_failure),
+    ("event_on_internal_failure", |rows| {
+        &mut rows.event_on_internal_failure
+    }),
     ("event_on_one_shot", |rows| &mut rows.event_on_one_shot),
-    ("event_on_one_shot_failure", |rows| &mut rows.event_on_one_shot_failure),
+    ("event_on_one_shot_failure", |rows| {
+        &mut rows.event_on_one_shot_failure
+    }),
 ];

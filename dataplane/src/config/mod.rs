@@ -126,7 +126,12 @@ pub struct ConfigError {
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { file, key, reason, fix } = self;
+        let Self {
+            file,
+            key,
+            reason,
+            fix,
+        } = self;
         let key = if key.is_empty() { "." } else { key };
         write!(f, "{}: key `{key}`: {reason}\n  fix: {fix}", file.display())
     }
@@ -159,14 +164,19 @@ impl Config {
     /// The embedded defaults: what `ringtoll run` uses without a file.
     #[must_use]
     pub fn embedded() -> Self {
-        file::parse("").ok().expect("the embedded defaults are valid")
+        file::parse("")
+            .ok()
+            .expect("the embedded defaults are valid")
     }
 
     /// The peer that `source` belongs to.
     #[must_use]
     pub fn peer_of(&self, source: SocketAddr) -> Option<usize> {
         let ip = source.ip();
-        self.sip.peers.iter().position(|peer| peer.allow.iter().any(|net| net.contains(&ip)))
+        self.sip
+            .peers
+            .iter()
+            .position(|peer| peer.allow.iter().any(|net| net.contains(&ip)))
     }
 
     /// Whether `source` may send at all: an empty list admits everybody.
@@ -178,6 +188,72 @@ impl Config {
     /// Whether `address` is inside the trust domain (RFC 3325 2.3).
     #[must_use]
     pub fn trusts(&self, address: SocketAddr) -> bool {
-        self.peer_of(address).is_some_and(|peer| self.sip.peers[peer].trusted)
+        self.peer_of(address)
+            .is_some_and(|peer| self.sip.peers[peer].trusted)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wrong(text: &str) -> (String, String) {
+        let error = Config::parse(text, Path::new("test.toml")).expect_err("the text is wrong");
+        assert!(
+            error.to_string().contains("test.toml"),
+            "the file is named: {error}"
+        );
+        assert!(!error.fix.is_empty(), "a way out is shown: {error}");
+        (error.key, error.reason)
+    }
+
+    #[test]
+    fn the_example_file_says_the_defaults() {
+        let text = include_str!("../../../ringtoll.example.toml");
+        let example = Config::parse(text, Path::new("ringtoll.example.toml")).expect("valid");
+        assert_eq!(format!("{example:?}"), format!("{:?}", Config::embedded()));
+    }
+
+    #[test]
+    fn errors_name_the_key() {
+        assert_eq!(wrong("[node]\nnam = \"x\"").0, "node.nam");
+        assert_eq!(
+            wrong("[sip]\nlisten = [\"tcp:127.0.0.1:5060\"]").0,
+            "sip.listen[0]"
+        );
+        assert_eq!(
+            wrong("[sip]\nlisten = [\"udp:127.0.0.1\"]").0,
+            "sip.listen[0]"
+        );
+        assert_eq!(
+            wrong("[sip]\nlisten = [\"udp:0.0.0.0:5060\"]").0,
+            "sip.advertise"
+        );
+        assert_eq!(wrong("[node]\ncores = [1, 1]").0, "node.cores");
+        assert_eq!(wrong("[sip]\nmin_se_s = 10").0, "sip.min_se_s");
+        assert_eq!(
+            wrong("[charging.rf]\ncdf = [\"nowhere\"]").0,
+            "charging.rf.cdf[0]"
+        );
+        assert_eq!(
+            wrong("[charging.rf.triggers]\nfoo = true").0,
+            "charging.rf.triggers.foo"
+        );
+        assert_eq!(wrong("[node]\nname = 3").0, "node.name");
+        assert_eq!(wrong("[node\nname = 3").0, "line 1");
+        let route = "[[sip.route]]\nmatch = { peer = \"x\" }\nnext_hop = \"127.0.0.1\"";
+        assert_eq!(wrong(route).0, "sip.route[0].match.peer");
+    }
+
+    #[test]
+    fn access_and_trust_follow_the_source_network() {
+        let text = "[[sip.peer]]\nname = \"core\"\nallow = [\"192.0.2.0/24\"]\ntrusted = true\n\
+                    [[sip.peer]]\nname = \"trunk\"\nallow = [\"198.51.100.7\"]\n";
+        let config = Config::parse(text, Path::new("x")).expect("valid");
+        let at = |text: &str| text.parse::<SocketAddr>().expect("a literal");
+        assert!(config.admits(at("192.0.2.9:1")) && config.trusts(at("192.0.2.9:1")));
+        assert!(config.admits(at("198.51.100.7:1")) && !config.trusts(at("198.51.100.7:1")));
+        assert!(!config.admits(at("203.0.113.1:1")));
+        assert!(Config::embedded().admits(at("203.0.113.1:1")));
     }
 }

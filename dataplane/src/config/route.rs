@@ -47,9 +47,17 @@ impl Matcher {
         let parsed = Uri::parse(uri).ok();
         let user = parsed.as_ref().and_then(|uri| uri.user).unwrap_or_default();
         let host = parsed.as_ref().map_or(uri, |uri| uri.host);
-        self.method.as_ref().is_none_or(|wanted| wanted.as_bytes() == method_text)
-            && self.domain.as_ref().is_none_or(|d| host.eq_ignore_ascii_case(d.as_bytes()))
-            && self.prefix.as_ref().is_none_or(|prefix| user.starts_with(prefix.as_bytes()))
+        self.method
+            .as_ref()
+            .is_none_or(|wanted| wanted.as_bytes() == method_text)
+            && self
+                .domain
+                .as_ref()
+                .is_none_or(|d| host.eq_ignore_ascii_case(d.as_bytes()))
+            && self
+                .prefix
+                .as_ref()
+                .is_none_or(|prefix| user.starts_with(prefix.as_bytes()))
             && self.peer.as_ref().is_none_or(|wanted| wanted == peer)
             && self.pattern.as_ref().is_none_or(|pattern| {
                 let pattern = pattern.as_bytes();
@@ -129,7 +137,10 @@ mod tests {
     use super::*;
 
     fn pattern(text: &str) -> Matcher {
-        Matcher { pattern: Some(text.to_owned()), ..Matcher::default() }
+        Matcher {
+            pattern: Some(text.to_owned()),
+            ..Matcher::default()
+        }
     }
 
     fn invites(matcher: &Matcher, uri: &str) -> bool {
@@ -163,6 +174,9 @@ mod tests {
             assert_eq!(order[2], 0, "the less preferred hop comes last");
             first[order[0] as usize] += 1;
         }
-        assert!((2_800..3_200).contains(&first[1]), "three quarters: {first:?}");
+        assert!(
+            (2_800..3_200).contains(&first[1]),
+            "three quarters: {first:?}"
+        );
     }
 }

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use super::{SessionTimer, Text, Texts};
-use crate::env::ListenerId;
 use crate::compose;
+use crate::env::ListenerId;
 use crate::sip::{HeaderId, Message, NameAddr, Params, Uri, write};
 
 /// State of one dialog (RFC 3261 12), its strings in the call's [`Texts`].
@@ -115,7 +115,10 @@ impl Dialog {
         if count > 0 {
             let start = texts.len();
             for place in (0..count.min(ROUTES_MAX)).rev() {
-                let route = response.values(HeaderId::RecordRoute).nth(place).unwrap_or_default();
+                let route = response
+                    .values(HeaderId::RecordRoute)
+                    .nth(place)
+                    .unwrap_or_default();
                 let first = texts.len() == start;
                 texts.add_parts(&[if first { b"" } else { b", " }, route]);
             }
@@ -133,8 +136,10 @@ impl Dialog {
         if message.header(HeaderId::Allow).is_some() {
             self.allows_update = message.has_token(HeaderId::Allow, b"UPDATE");
         }
-        if let Some(contact) =
-            message.values(HeaderId::Contact).next().and_then(|value| NameAddr::parse(value).ok())
+        if let Some(contact) = message
+            .values(HeaderId::Contact)
+            .next()
+            .and_then(|value| NameAddr::parse(value).ok())
         {
             texts.replace(&mut self.remote_target, contact.uri);
         }
@@ -173,8 +178,18 @@ impl Dialog {
             None if !routes.is_empty() => write::header(out, HeaderId::Route, routes),
             None => {}
         }
-        compose::tagged(out, HeaderId::From, texts.get(self.local), texts.get(self.local_tag));
-        compose::tagged(out, HeaderId::To, texts.get(self.remote), texts.get(self.remote_tag));
+        compose::tagged(
+            out,
+            HeaderId::From,
+            texts.get(self.local),
+            texts.get(self.local_tag),
+        );
+        compose::tagged(
+            out,
+            HeaderId::To,
+            texts.get(self.remote),
+            texts.get(self.remote_tag),
+        );
         write::header(out, HeaderId::CallId, texts.get(self.call_id));
         write::cseq(out, cseq, method);
     }
@@ -214,7 +229,9 @@ fn first_route(routes: &[u8]) -> Option<(&[u8], &[u8])> {
 
 // From and To are kept as they came, less their tag: display name and parameters included.
 fn add_address(texts: &mut Texts, address: Option<NameAddr<'_>>) -> Text {
-    let Some(address) = address else { return Text::EMPTY };
+    let Some(address) = address else {
+        return Text::EMPTY;
+    };
     let start = texts.len();
     if !address.display.is_empty() {
         texts.add_parts(&[address.display, b" "]);

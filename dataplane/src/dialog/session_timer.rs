@@ -14,7 +14,9 @@ pub enum Refresher {
 }
 
 /// The session timer of one dialog; off when `expires_s` is 0.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize,
+)]
 pub struct SessionTimer {
     /// Session interval in force, seconds; 0 = none.
     pub expires_s: u32,
@@ -51,14 +53,17 @@ impl SessionExpires {
             Some(at) => (&value[..at], &value[at..]),
             None => (value, &[][..]),
         };
-        let seconds = std::str::from_utf8(number.trim_ascii()).ok()?.parse().ok()?;
-        let uac = param(params, b"refresher").flatten().and_then(|who| {
-            match who {
+        let seconds = std::str::from_utf8(number.trim_ascii())
+            .ok()?
+            .parse()
+            .ok()?;
+        let uac = param(params, b"refresher")
+            .flatten()
+            .and_then(|who| match who {
                 who if who.eq_ignore_ascii_case(b"uac") => Some(true),
                 who if who.eq_ignore_ascii_case(b"uas") => Some(false),
                 _ => None,
-            }
-        });
+            });
         Some(Self { seconds, uac })
     }
 }
@@ -80,7 +85,11 @@ pub fn judge_request(wanted: Wanted, request: &Message<'_>, now: UnixMillis) -> 
         // No interval asked for: we may state one if the peer knows timers at all.
         let expires_s = if supported { wanted.expires_s } else { 0 };
         let refresher = (expires_s > 0).then_some(Refresher::Peer);
-        return Asked::Agreed(SessionTimer { expires_s, refresher, refreshed: now });
+        return Asked::Agreed(SessionTimer {
+            expires_s,
+            refresher,
+            refreshed: now,
+        });
     };
     if asked.seconds < wanted.min_se_s && supported {
         return Asked::TooSmall;
@@ -96,7 +105,11 @@ pub fn judge_request(wanted: Wanted, request: &Message<'_>, now: UnixMillis) -> 
         Some(false) => Refresher::Us,
         Some(true) | None => Refresher::Peer,
     };
-    Asked::Agreed(SessionTimer { expires_s, refresher: Some(refresher), refreshed: now })
+    Asked::Agreed(SessionTimer {
+        expires_s,
+        refresher: Some(refresher),
+        refreshed: now,
+    })
 }
 
 /// The timer that a 2xx to our INVITE or UPDATE states (RFC 4028 7.2).
@@ -112,7 +125,11 @@ pub fn from_response(response: &Message<'_>, now: UnixMillis) -> SessionTimer {
             }),
             refreshed: now,
         },
-        _ => SessionTimer { expires_s: 0, refresher: None, refreshed: now },
+        _ => SessionTimer {
+            expires_s: 0,
+            refresher: None,
+            refreshed: now,
+        },
     }
 }
 
@@ -137,9 +154,10 @@ impl SessionTimer {
         match self.refresher? {
             _ if self.expires_s == 0 => None,
             Refresher::Us => Some(self.refreshed.plus_ms(interval_ms / 2)),
-            Refresher::Peer => {
-                Some(self.refreshed.plus_ms(interval_ms - (interval_ms / 3).min(32_000)))
-            }
+            Refresher::Peer => Some(
+                self.refreshed
+                    .plus_ms(interval_ms - (interval_ms / 3).min(32_000)),
+            ),
         }
     }
 
@@ -147,7 +165,9 @@ impl SessionTimer {
     #[must_use]
     pub fn expiry(&self) -> Option<UnixMillis> {
         let interval_ms = u64::from(self.expires_s) * 1_000;
-        (self.expires_s > 0)
-            .then(|| self.refreshed.plus_ms(interval_ms - (interval_ms / 3).min(32_000)))
+        (self.expires_s > 0).then(|| {
+            self.refreshed
+                .plus_ms(interval_ms - (interval_ms / 3).min(32_000))
+        })
     }
 }

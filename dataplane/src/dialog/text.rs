@@ -1,7 +1,9 @@
 //! The strings of a call, kept in one buffer so that a call is one allocation and one copy.
 
 /// One string in a [`Texts`] buffer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize,
+)]
 pub struct Text {
     at: u32,
     len: u32,
@@ -49,19 +51,27 @@ impl Texts {
         for part in parts {
             self.bytes.extend_from_slice(part);
         }
-        Text { at: at as u32, len: (self.bytes.len() - at) as u32 }
+        Text {
+            at: at as u32,
+            len: (self.bytes.len() - at) as u32,
+        }
     }
 
     /// Everything added since the buffer had `start` bytes, as one string.
     #[must_use]
     pub fn since(&self, start: usize) -> Text {
-        Text { at: start as u32, len: (self.bytes.len() - start) as u32 }
+        Text {
+            at: start as u32,
+            len: (self.bytes.len() - start) as u32,
+        }
     }
 
     /// The string.
     #[must_use]
     pub fn get(&self, text: Text) -> &[u8] {
-        self.bytes.get(text.at as usize..(text.at + text.len) as usize).unwrap_or_default()
+        self.bytes
+            .get(text.at as usize..(text.at + text.len) as usize)
+            .unwrap_or_default()
     }
 
     /// Puts `new` in the place of `text`, in the same memory when it fits.
@@ -109,8 +119,14 @@ mod tests {
         let mut first = texts.add(b"alice");
         let second = texts.add(b"bob");
         texts.replace(&mut first, b"al");
-        assert_eq!((texts.get(first), texts.get(second)), (&b"al"[..], &b"bob"[..]));
+        assert_eq!(
+            (texts.get(first), texts.get(second)),
+            (&b"al"[..], &b"bob"[..])
+        );
         texts.replace(&mut first, b"alexander");
-        assert_eq!((texts.get(first), texts.get(second)), (&b"alexander"[..], &b"bob"[..]));
+        assert_eq!(
+            (texts.get(first), texts.get(second)),
+            (&b"alexander"[..], &b"bob"[..])
+        );
     }
 }

@@ -17,7 +17,10 @@ pub(super) fn start(
     inlets: Vec<Inlet>,
 ) -> Result<(), NodeError> {
     let server = Server::http(address).map_err(|error| {
-        NodeError::Listen(format!("http:{address}"), std::io::Error::other(error.to_string()))
+        NodeError::Listen(
+            format!("http:{address}"),
+            std::io::Error::other(error.to_string()),
+        )
     })?;
     std::thread::Builder::new()
         .name("admin".to_owned())
@@ -31,7 +34,12 @@ pub(super) fn start(
 }
 
 fn answer(request: Request, node: &str, inlets: &[Inlet]) {
-    let path = request.url().split('?').next().unwrap_or_default().to_owned();
+    let path = request
+        .url()
+        .split('?')
+        .next()
+        .unwrap_or_default()
+        .to_owned();
     let (status, kind, body) = match (request.method(), path.as_str()) {
         (Method::Get, "/readyz") => readyz(inlets),
         (Method::Get, "/metrics") => (200, PROMETHEUS, metrics(node, inlets)),
@@ -66,7 +74,9 @@ fn metrics(node: &str, inlets: &[Inlet]) -> String {
     let shards = ask(inlets, Order::Metrics);
     let mut out = String::new();
     let mut names = Vec::new();
-    ShardMetrics::default().counters.each(|name, _| names.push(name));
+    ShardMetrics::default()
+        .counters
+        .each(|name, _| names.push(name));
     for name in names {
         let _ = writeln!(out, "# TYPE ringtoll_{name}_total counter");
         for shard in &shards {
@@ -81,7 +91,7 @@ fn metrics(node: &str, inlets: &[Inlet]) -> String {
             });
         }
     }
-    let gauges: [(&str, fn(&ShardMetrics) -> f64); 7] = [
+    let gauges: [Gauge; 7] = [
         ("calls", |shard| shard.calls as f64),
         ("transactions", |shard| shard.transactions as f64),
         ("timers", |shard| shard.timers as f64),
@@ -103,6 +113,8 @@ fn metrics(node: &str, inlets: &[Inlet]) -> String {
     }
     out
 }
+
+type Gauge = (&'static str, fn(&ShardMetrics) -> f64);
 
 /// Asks every shard; those that do not answer in time are left out.
 pub(super) fn ask<T>(inlets: &[Inlet], order: fn(Sender<T>) -> Order) -> Vec<T> {

@@ -66,12 +66,18 @@ impl FileStore {
             let file = OpenOptions::new().read(true).write(true).open(&path)?;
             // A torn tail is cut off, so that what is appended can be found again.
             file.set_len(len)?;
-            segments.push_back(Segment { number, file, len, live: 0 });
+            segments.push_back(Segment {
+                number,
+                file,
+                len,
+                live: 0,
+            });
         }
         let places: BTreeMap<u64, Location> = recovery.live().collect();
         for location in places.values() {
-            if let Some(segment) =
-                segments.iter_mut().find(|segment| segment.number == location.segment)
+            if let Some(segment) = segments
+                .iter_mut()
+                .find(|segment| segment.number == location.segment)
             {
                 segment.live += 1;
             }
@@ -88,14 +94,20 @@ impl FileStore {
     }
 
     fn write_frame(&mut self) -> Result<(u64, u64), StoreError> {
-        let full = self.segments.back().is_none_or(|last| last.len >= SEGMENT_LEN);
+        let full = self
+            .segments
+            .back()
+            .is_none_or(|last| last.len >= SEGMENT_LEN);
         if full {
             self.begin_segment().map_err(store_error)?;
         }
         let frame = &self.frame;
         let segment = self.segments.back_mut().ok_or(StoreError::Failed)?;
         let start = segment.len;
-        segment.file.write_all_at(frame, start).map_err(store_error)?;
+        segment
+            .file
+            .write_all_at(frame, start)
+            .map_err(store_error)?;
         segment.len += frame.len() as u64;
         Ok((segment.number, start))
     }
@@ -107,8 +119,17 @@ impl FileStore {
         }
         let number = self.segments.back().map_or(1, |last| last.number + 1);
         let path = self.dir.join(format!("{number:012}{SUFFIX}"));
-        let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
-        self.segments.push_back(Segment { number, file, len: 0, live: 0 });
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(path)?;
+        self.segments.push_back(Segment {
+            number,
+            file,
+            len: 0,
+            live: 0,
+        });
         Ok(())
     }
 
@@ -128,7 +149,14 @@ impl BacklogStore for FileStore {
         log::encode_put(&mut self.frame, sequence, acr);
         let (segment, start) = self.write_frame()?;
         let offset = start as usize + log::FRAME_HEADER_LENGTH;
-        self.places.insert(sequence, Location { segment, offset, length: acr.len() });
+        self.places.insert(
+            sequence,
+            Location {
+                segment,
+                offset,
+                length: acr.len(),
+            },
+        );
         if let Some(last) = self.segments.back_mut() {
             last.live += 1;
         }
@@ -144,13 +172,18 @@ impl BacklogStore for FileStore {
             .ok_or(StoreError::Failed)?;
         out.clear();
         out.resize(place.length, 0);
-        segment.file.read_exact_at(out, place.offset as u64).map_err(store_error)
+        segment
+            .file
+            .read_exact_at(out, place.offset as u64)
+            .map_err(store_error)
     }
 
     fn remove(&mut self, sequence: u64) -> Result<(), StoreError> {
         let place = self.places.remove(&sequence).ok_or(StoreError::Failed)?;
-        if let Some(segment) =
-            self.segments.iter_mut().find(|segment| segment.number == place.segment)
+        if let Some(segment) = self
+            .segments
+            .iter_mut()
+            .find(|segment| segment.number == place.segment)
         {
             segment.live -= 1;
         }
@@ -190,7 +223,9 @@ mod tests {
         live.into_iter()
             .map(|sequence| {
                 let mut out = Vec::new();
-                store.read(sequence, &mut out).expect("a live record is readable");
+                store
+                    .read(sequence, &mut out)
+                    .expect("a live record is readable");
                 (sequence, out)
             })
             .collect()
@@ -202,12 +237,20 @@ mod tests {
         let (mut store, live, next) = FileStore::open(dir.path()).expect("an empty log opens");
         assert!(live.is_empty());
         for sequence in next..next + 3 {
-            store.append(sequence, &[sequence as u8; 100]).expect("there is room");
+            store
+                .append(sequence, &[sequence as u8; 100])
+                .expect("there is room");
         }
         store.remove(next + 1).expect("it is there");
         std::mem::forget(store); // as after kill -9: nothing is closed or synchronised
         let left = contents(dir.path());
-        assert_eq!(left, vec![(next, vec![next as u8; 100]), (next + 2, vec![next as u8 + 2; 100])]);
+        assert_eq!(
+            left,
+            vec![
+                (next, vec![next as u8; 100]),
+                (next + 2, vec![next as u8 + 2; 100])
+            ]
+        );
     }
 
     #[test]
@@ -217,12 +260,18 @@ mod tests {
         store.append(next, b"first").expect("there is room");
         store.append(next + 1, b"second").expect("there is room");
         let segment = &store.segments[0];
-        segment.file.set_len(segment.len - 5).expect("the file can be cut");
+        segment
+            .file
+            .set_len(segment.len - 5)
+            .expect("the file can be cut");
         drop(store);
         let (mut store, live, again) = FileStore::open(dir.path()).expect("a torn log opens");
         assert_eq!(live, vec![next]);
         store.append(again, b"third").expect("there is room");
         drop(store);
-        assert_eq!(contents(dir.path()).last(), Some(&(again, b"third".to_vec())));
+        assert_eq!(
+            contents(dir.path()).last(),
+            Some(&(again, b"third".to_vec()))
+        );
     }
 }

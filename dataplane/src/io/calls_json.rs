@@ -45,16 +45,20 @@ pub(super) fn lines(b2bua: &B2bua) -> String {
 /// One call.
 pub(super) fn line(out: &mut String, state: &CallState) {
     let text = |text| String::from_utf8_lossy(state.texts.get(text)).into_owned();
-    let charging = state.charging.accounting.as_ref().map(|session| ChargingLine {
-        session_id: String::from_utf8_lossy(session.session_id()),
-        state: format!("{:?}", session.state()),
-        interim_interval_s: session.interim_interval_s(),
-        next_deadline_ms: session.next_deadline().map(|due| due.0),
-        pending: session.pending_key().map(|record| PendingLine {
-            record_type: format!("{:?}", record.record_type),
-            record_number: record.number,
-        }),
-    });
+    let charging = state
+        .charging
+        .accounting
+        .as_ref()
+        .map(|session| ChargingLine {
+            session_id: String::from_utf8_lossy(session.session_id()),
+            state: format!("{:?}", session.state()),
+            interim_interval_s: session.interim_interval_s(),
+            next_deadline_ms: session.next_deadline().map(|due| due.0),
+            pending: session.pending_key().map(|record| PendingLine {
+                record_type: format!("{:?}", record.record_type),
+                record_number: record.number,
+            }),
+        });
     let line = CallLine {
         id: format!("{:032x}", state.id),
         phase: match state.phase {
@@ -70,7 +74,10 @@ pub(super) fn line(out: &mut String, state: &CallState) {
         icid: text(state.icid),
         begun_ms: state.begun.0,
         answered_ms: state.answered.map(|answered| answered.0),
-        peers: [state.legs[0].peer.to_string(), state.legs[1].peer.to_string()],
+        peers: [
+            state.legs[0].peer.to_string(),
+            state.legs[1].peer.to_string(),
+        ],
         charging,
     };
     if let Ok(json) = serde_json::to_string(&line) {

@@ -68,7 +68,11 @@ impl BundledCdf {
             })
             .map_err(|error| NodeError::Executor(error.to_string()))?;
         match started.recv() {
-            Ok(Ok(address)) => Ok(Self { address, stop, thread }),
+            Ok(Ok(address)) => Ok(Self {
+                address,
+                stop,
+                thread,
+            }),
             Ok(Err(error)) => Err(error),
             Err(_) => Err(NodeError::Executor("the CDF's thread ended".to_owned())),
         }
@@ -100,7 +104,11 @@ pub fn serve_cdf(
     ])
     .map_err(|error| NodeError::Executor(error.to_string()))?;
     let cdf = BundledCdf::start(listen, store, interim_interval_s)?;
-    println!("CDF listens on {}, store {}", cdf.address(), store.display());
+    println!(
+        "CDF listens on {}, store {}",
+        cdf.address(),
+        store.display()
+    );
     let _ = signals.forever().next();
     cdf.stop();
     Ok(())
@@ -170,10 +178,17 @@ async fn serve(
 
 async fn converse(shared: Rc<Shared>, mut reader: TcpStream) {
     let now = shared.clock.now().instant;
-    let Some(id) = shared.cdf.borrow_mut().accept(now) else { return };
-    let Ok(stream) = sys::second_handle(&reader) else { return };
+    let Some(id) = shared.cdf.borrow_mut().accept(now) else {
+        return;
+    };
+    let Ok(stream) = sys::second_handle(&reader) else {
+        return;
+    };
     let _ = reader.set_nodelay(true);
-    let writer = Rc::new(Writer { bell: Bell::default(), closing: std::cell::Cell::new(false) });
+    let writer = Rc::new(Writer {
+        bell: Bell::default(),
+        closing: std::cell::Cell::new(false),
+    });
     shared.writers.borrow_mut().insert(id, writer.clone());
     glommio::spawn_local(write(shared.clone(), id, writer, stream)).detach();
     let mut buffer = vec![0; READ_BUFFER];
@@ -182,7 +197,10 @@ async fn converse(shared: Rc<Shared>, mut reader: TcpStream) {
             break;
         }
         let now = shared.clock.now().instant;
-        shared.cdf.borrow_mut().handle_bytes(now, id, &buffer[..got]);
+        shared
+            .cdf
+            .borrow_mut()
+            .handle_bytes(now, id, &buffer[..got]);
         serve_io(&shared);
     }
     shared.cdf.borrow_mut().on_closed(id);
@@ -192,12 +210,7 @@ async fn converse(shared: Rc<Shared>, mut reader: TcpStream) {
     }
 }
 
-async fn write(
-    shared: Rc<Shared>,
-    id: ConnectionId,
-    writer: Rc<Writer>,
-    mut stream: TcpStream,
-) {
+async fn write(shared: Rc<Shared>, id: ConnectionId, writer: Rc<Writer>, mut stream: TcpStream) {
     let mut chunk = Vec::new();
     loop {
         if let Some(waiting) = shared.cdf.borrow_mut().transmit(id) {
@@ -237,7 +250,11 @@ async fn watch_timer(shared: Rc<Shared>) {
     loop {
         Timer::new(TICK).await;
         let now = shared.clock.now().instant;
-        let due = shared.cdf.borrow().next_deadline().is_some_and(|due| due <= now);
+        let due = shared
+            .cdf
+            .borrow()
+            .next_deadline()
+            .is_some_and(|due| due <= now);
         if due {
             shared.cdf.borrow_mut().handle_timeout(now);
             serve_io(&shared);

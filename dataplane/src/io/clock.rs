@@ -10,13 +10,18 @@ pub(crate) struct Clock {
 
 impl Clock {
     pub(crate) fn new() -> Self {
-        Self { monotonic: quanta::Clock::new() }
+        Self {
+            monotonic: quanta::Clock::new(),
+        }
     }
 
     pub(crate) fn now(&self) -> Now {
         let wall = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .map_or(0, |since| since.as_millis() as u64);
-        Now { instant: self.monotonic.now(), wall: UnixMillis(wall) }
+        Now {
+            instant: self.monotonic.now(),
+            wall: UnixMillis(wall),
+        }
     }
 }

@@ -6,11 +6,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::os::fd::RawFd;
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::Duration;
 
-use futures_lite::FutureExt;
+use futures_lite::{AsyncReadExt, FutureExt};
 use glommio::timer::Timer;
 use glommio::{Latency, LocalExecutorBuilder, Placement, Shares, TaskQueueHandle};
 use socket2::Socket;
@@ -21,7 +21,7 @@ use super::stream::Connections;
 use super::sys::{self, Receiver, Sender};
 use super::udp;
 use super::wake::Bell;
-use super::{calls_json, NodeError};
+use super::{NodeError, calls_json};
 use crate::b2bua::Origin;
 use crate::env::ListenerId;
 use crate::shard::{Parts, Shard, Taken};
@@ -32,7 +32,7 @@ pub(super) struct Seat {
     pub(super) core: Option<usize>,
     pub(super) sockets: Vec<Socket>,
     pub(super) inlets: Vec<Inlet>,
-    pub(super) bell: UnixDatagram,
+    pub(super) bell: UnixStream,
     pub(super) clock: Clock,
 }
 
@@ -169,11 +169,11 @@ async fn listen(turn: Rc<Turn>, socket: Socket, listener: ListenerId) {
     }
 }
 
-async fn watch_mesh(turn: Rc<Turn>, bell: UnixDatagram) {
-    let bell = sys::glommio_bell(bell);
+async fn watch_mesh(turn: Rc<Turn>, bell: UnixStream) {
+    let mut bell = sys::glommio_bell(bell);
     let own = turn.inlets[usize::from(turn.number)].clone();
     let mut ring = [0; 8];
-    while bell.recv(&mut ring).await.is_ok() {
+    while bell.read(&mut ring).await.is_ok_and(|got| got > 0) {
         own.answer_bell();
         let now = turn.clock.now();
         while let Some(hop) = own.next_hop() {
@@ -214,7 +214,11 @@ impl Turn {
         let mut shard = self.shard.borrow_mut();
         if let Taken::Elsewhere(other) = shard.handle_datagram(now, origin, bytes) {
             let copy = shard.env().pool.copy_of(bytes);
-            let hop = Hop { from: origin.from, listener: origin.listener, bytes: copy };
+            let hop = Hop {
+                from: origin.from,
+                listener: origin.listener,
+                bytes: copy,
+            };
             let refused = match self.inlets.get(usize::from(other)) {
                 Some(inlet) => inlet.hand_over(hop).err(),
                 None => Some(hop),

@@ -20,7 +20,10 @@ pub(super) struct Hop {
 
 impl Hop {
     pub(super) fn origin(&self) -> Origin {
-        Origin { from: self.from, listener: self.listener }
+        Origin {
+            from: self.from,
+            listener: self.listener,
+        }
     }
 }
 

@@ -20,8 +20,8 @@ use std::path::PathBuf;
 
 pub use cdf::{BundledCdf, serve_cdf};
 pub use node::{Node, run};
-pub use store::{CdrLine, RecordLine, list_cdrs};
 pub use rings::list_calls;
+pub use store::{CdrLine, RecordLine, list_cdrs};
 
 /// Why a node cannot start or go on.
 #[derive(Debug)]
@@ -44,7 +44,10 @@ impl fmt::Display for NodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Listen(address, error) => {
-                write!(f, "cannot listen on {address}: {error}\n  fix: choose a free address")
+                write!(
+                    f,
+                    "cannot listen on {address}: {error}\n  fix: choose a free address"
+                )
             }
             Self::File(path, error) => write!(
                 f,

@@ -105,7 +105,13 @@ impl Node {
         }
         tracing::info!(node = %config.node.name, shards, "ready");
         let drain_timeout = Duration::from_secs(config.node.drain_timeout_s);
-        Ok(Self { inlets, threads, drain_timeout, _locks: locks, bundled })
+        Ok(Self {
+            inlets,
+            threads,
+            drain_timeout,
+            _locks: locks,
+            bundled,
+        })
     }
 
     /// The CDF that was started beside the node, if there is one.
@@ -206,13 +212,23 @@ impl Plan {
         let backlog = backlog::open(&backlog_dir, limits)
             .map_err(|error| NodeError::File(backlog_dir, error))?;
         if !backlog.is_empty() {
-            tracing::info!(shard, records = backlog.len(), "records found in the backlog");
+            tracing::info!(
+                shard,
+                records = backlog.len(),
+                "records found in the backlog"
+            );
         }
-        let host = format!("shard{shard}.{}.{}", config.node.name, config.rf.origin_realm);
+        let host = format!(
+            "shard{shard}.{}.{}",
+            config.node.name, config.rf.origin_realm
+        );
         let ctf = self.ctf(host.clone(), shard, seed, now);
         let router = self.router(host, seed, now);
-        let place =
-            Place { node: self.number, shard, incarnation: blobs.incarnation() };
+        let place = Place {
+            node: self.number,
+            shard,
+            incarnation: blobs.incarnation(),
+        };
         let parts = Parts {
             config: config.clone(),
             place,
@@ -267,7 +283,14 @@ impl Plan {
         let identity = Identity {
             origin_host,
             origin_realm: rf.origin_realm.clone(),
-            host_addresses: self.config.sip.listen.iter().map(SocketAddr::ip).take(1).collect(),
+            host_addresses: self
+                .config
+                .sip
+                .listen
+                .iter()
+                .map(SocketAddr::ip)
+                .take(1)
+                .collect(),
             vendor_id: 0,
             product_name: "ringtoll".to_owned(),
             firmware_revision: None,
@@ -315,7 +338,9 @@ fn token_key(data_dir: &Path) -> Result<[u8; 16], NodeError> {
                 .mode(0o600)
                 .open(&new)
                 .map_err(wrong)?;
-            file.write_all(&key).and_then(|()| file.sync_all()).map_err(wrong)?;
+            file.write_all(&key)
+                .and_then(|()| file.sync_all())
+                .map_err(wrong)?;
             fs::rename(&new, &path).map_err(wrong)?;
         }
         Err(error) => return Err(wrong(error)),

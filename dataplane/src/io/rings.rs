@@ -38,7 +38,9 @@ impl RingStore {
 
 impl BlobStore for RingStore {
     fn commit(&mut self, call: u128, schema: u16, blob: &[u8]) -> bool {
-        self.ring.put(CallId::from_u128(call), EPOCH_ALONE, schema, blob).is_ok()
+        self.ring
+            .put(CallId::from_u128(call), EPOCH_ALONE, schema, blob)
+            .is_ok()
     }
 
     fn retire(&mut self, call: u128) {
@@ -63,14 +65,15 @@ impl BlobStore for RingStore {
     }
 }
 
-
 /// Prints the calls in the rings below `state_dir`, of a node that runs or not.
 pub fn list_calls(state_dir: &Path) -> Result<(), NodeError> {
     let wrong = |error: std::io::Error| NodeError::File(state_dir.to_owned(), error);
     let mut out = String::new();
     for entry in std::fs::read_dir(state_dir).map_err(wrong)? {
         let dir = entry.map_err(wrong)?.path();
-        let Some(node) = number_of(&dir) else { continue };
+        let Some(node) = number_of(&dir) else {
+            continue;
+        };
         for file in std::fs::read_dir(&dir).map_err(wrong)?.flatten() {
             let path = file.path();
             if path.extension().is_some_and(|end| end == "young")
@@ -85,8 +88,8 @@ pub fn list_calls(state_dir: &Path) -> Result<(), NodeError> {
 }
 
 fn list_ring(state_dir: &Path, node: u16, shard: u16, out: &mut String) -> Result<(), NodeError> {
-    let reader = Reader::open(state_dir, node, shard)
-        .map_err(|error| NodeError::Ring(error.to_string()))?;
+    let reader =
+        Reader::open(state_dir, node, shard).map_err(|error| NodeError::Ring(error.to_string()))?;
     for copied in reader.snapshot().values() {
         if let Some(state) = read_state(&copied.payload) {
             super::calls_json::line(out, &state);

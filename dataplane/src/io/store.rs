@@ -40,13 +40,18 @@ CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) W
 
 impl SqliteStore {
     pub(super) fn open(path: &Path, interim_interval_s: u32) -> Result<Self, NodeError> {
-        let wrong = |error: rusqlite::Error| NodeError::Store(format!("{}: {error}", path.display()));
+        let wrong =
+            |error: rusqlite::Error| NodeError::Store(format!("{}: {error}", path.display()));
         if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
             std::fs::create_dir_all(dir).map_err(|error| NodeError::File(dir.to_owned(), error))?;
         }
         let connection = Connection::open(path).map_err(wrong)?;
-        connection.pragma_update(None, "journal_mode", "WAL").map_err(wrong)?;
-        connection.pragma_update(None, "synchronous", "NORMAL").map_err(wrong)?;
+        connection
+            .pragma_update(None, "journal_mode", "WAL")
+            .map_err(wrong)?;
+        connection
+            .pragma_update(None, "synchronous", "NORMAL")
+            .map_err(wrong)?;
         connection.execute_batch(SCHEMA).map_err(wrong)?;
         connection
             .execute(
@@ -54,7 +59,11 @@ impl SqliteStore {
                 [interim_interval_s],
             )
             .map_err(wrong)?;
-        Ok(Self { connection, closed: Vec::new(), open: false })
+        Ok(Self {
+            connection,
+            closed: Vec::new(),
+            open: false,
+        })
     }
 
     fn begin(&mut self) -> rusqlite::Result<()> {
@@ -74,7 +83,11 @@ impl SqliteStore {
             .query_row(params![session, record.record_number], |row| row.get(0))
             .optional()?;
         if let Some(stored) = stored {
-            return Ok(if record.same_content(&stored) { Put::Duplicate } else { Put::Conflict });
+            return Ok(if record.same_content(&stored) {
+                Put::Duplicate
+            } else {
+                Put::Conflict
+            });
         }
         self.connection
             .prepare_cached(
@@ -115,7 +128,9 @@ impl SqliteStore {
         for session in std::mem::take(&mut self.closed) {
             let rows = records_of(&self.connection, &session)?;
             let records = read_all(&rows);
-            let Some(cdr) = Cdr::assemble(&records, true) else { continue };
+            let Some(cdr) = Cdr::assemble(&records, true) else {
+                continue;
+            };
             self.connection
                 .prepare_cached(
                     "INSERT OR REPLACE INTO cdrs VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13)",
@@ -187,6 +202,8 @@ fn is_incomplete(cdr: &Cdr<'_>) -> bool {
 pub struct CdrLine {
     /// Session-Id.
     pub session_id: String,
+    /// User-Session-Id: the caller's Call-ID.
+    pub user_session_id: String,
     /// IMS-Charging-Identifier.
     pub icid: String,
     /// `session` or `event`.
@@ -271,7 +288,11 @@ pub fn list_cdrs(path: &Path, mut visit: impl FnMut(CdrLine)) -> Result<(), Node
 // RFC 6733 8.2: after twice the interval without a record the session counts as dead.
 fn patience_ms(connection: &Connection) -> rusqlite::Result<u64> {
     let interval: Option<u64> = connection
-        .query_row("SELECT value FROM meta WHERE key = 'interim_interval_s'", [], |row| row.get(0))
+        .query_row(
+            "SELECT value FROM meta WHERE key = 'interim_interval_s'",
+            [],
+            |row| row.get(0),
+        )
         .optional()?;
     Ok(match interval {
         Some(seconds) if seconds > 0 => seconds * 2_000,
@@ -281,12 +302,15 @@ fn patience_ms(connection: &Connection) -> rusqlite::Result<u64> {
 
 fn emit(raw: &[Vec<u8>], is_over: bool, visit: &mut impl FnMut(CdrLine)) {
     let records = read_all(raw);
-    let Some(cdr) = Cdr::assemble(&records, is_over) else { return };
+    let Some(cdr) = Cdr::assemble(&records, is_over) else {
+        return;
+    };
     let closed = records
         .iter()
         .any(|record| matches!(record.record_type, RecordType::Stop | RecordType::Event));
     visit(CdrLine {
         session_id: text(cdr.session_id),
+        user_session_id: records.first().map_or_else(String::new, |r| text(r.user_session_id)),
         icid: text(cdr.icid),
         kind: if cdr.is_event { "event" } else { "session" },
         sip_method: text(cdr.sip_method),
@@ -336,5 +360,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as u64)
 }

@@ -39,7 +39,9 @@ impl Connections {
             }
         }
         for (place, connection) in self.open.borrow().iter().enumerate() {
-            let Some(connection) = connection else { continue };
+            let Some(connection) = connection else {
+                continue;
+            };
             let waiting = shard.router().transmit(PeerIndex(place as u16));
             if waiting.is_some_and(|bytes| !bytes.is_empty()) {
                 connection.writable.ring();
@@ -48,7 +50,11 @@ impl Connections {
     }
 
     fn close(&self, peer: PeerIndex) {
-        let taken = self.open.borrow_mut().get_mut(usize::from(peer.0)).and_then(Option::take);
+        let taken = self
+            .open
+            .borrow_mut()
+            .get_mut(usize::from(peer.0))
+            .and_then(Option::take);
         if let Some(connection) = taken {
             connection.closing.set(true);
             connection.writable.ring();
@@ -81,7 +87,10 @@ async fn connect(turn: Rc<Turn>, peer: PeerIndex, address: SocketAddr) {
     });
     let Some((reader, writer)) = pair else {
         let now = turn.clock.now();
-        turn.shard.borrow_mut().router().on_connect_failed(now.instant, peer);
+        turn.shard
+            .borrow_mut()
+            .router()
+            .on_connect_failed(now.instant, peer);
         return turn.take();
     };
     let connection = Rc::new(Connection {
@@ -91,14 +100,20 @@ async fn connect(turn: Rc<Turn>, peer: PeerIndex, address: SocketAddr) {
     });
     turn.connections.enter(peer, connection.clone());
     let now = turn.clock.now();
-    turn.shard.borrow_mut().router().on_connected(now.instant, peer);
+    turn.shard
+        .borrow_mut()
+        .router()
+        .on_connected(now.instant, peer);
     spawn(&turn, write(turn.clone(), peer, connection.clone(), writer));
     turn.take();
     read(&turn, peer, &connection, reader).await;
     if turn.connections.is_current(peer, &connection) {
         turn.connections.close(peer);
         let now = turn.clock.now();
-        turn.shard.borrow_mut().router().on_closed(now.instant, peer);
+        turn.shard
+            .borrow_mut()
+            .router()
+            .on_closed(now.instant, peer);
         turn.take();
     }
 }
@@ -119,18 +134,16 @@ async fn read(
             return;
         }
         let now = turn.clock.now();
-        turn.shard.borrow_mut().router().handle_bytes(now.instant, peer, &buffer[..got]);
+        turn.shard
+            .borrow_mut()
+            .router()
+            .handle_bytes(now.instant, peer, &buffer[..got]);
         turn.take();
     }
 }
 
 // Writes whatever the router has for the peer; ends with the connection.
-async fn write(
-    turn: Rc<Turn>,
-    peer: PeerIndex,
-    connection: Rc<Connection>,
-    mut writer: TcpStream,
-) {
+async fn write(turn: Rc<Turn>, peer: PeerIndex, connection: Rc<Connection>, mut writer: TcpStream) {
     let mut chunk = Vec::new();
     loop {
         if turn.connections.is_current(peer, &connection) || connection.closing.get() {

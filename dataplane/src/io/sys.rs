@@ -43,7 +43,10 @@ impl Receiver {
         let mut vectors: [libc::iovec; BATCH] = [empty_vector(); BATCH];
         let mut headers: [libc::mmsghdr; BATCH] = [empty_header(); BATCH];
         for (place, slot) in self.arena.chunks_exact_mut(SLOT).enumerate() {
-            vectors[place] = libc::iovec { iov_base: slot.as_mut_ptr().cast(), iov_len: 65_535 };
+            vectors[place] = libc::iovec {
+                iov_base: slot.as_mut_ptr().cast(),
+                iov_len: 65_535,
+            };
             let header = &mut headers[place].msg_hdr;
             header.msg_iov = &raw mut vectors[place];
             header.msg_iovlen = 1;
@@ -94,7 +97,9 @@ pub(super) struct Sender {
 
 impl Sender {
     pub(super) fn new() -> Self {
-        Self { addresses: [empty_address(); BATCH] }
+        Self {
+            addresses: [empty_address(); BATCH],
+        }
     }
 
     /// Sends up to [`BATCH`] datagrams with one call; returns how many the kernel took.
@@ -109,8 +114,10 @@ impl Sender {
         let mut headers: [libc::mmsghdr; BATCH] = [empty_header(); BATCH];
         for (place, datagram) in batch[..count].iter().enumerate() {
             let bytes = payload(datagram);
-            vectors[place] =
-                libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+            vectors[place] = libc::iovec {
+                iov_base: bytes.as_ptr().cast_mut().cast(),
+                iov_len: bytes.len(),
+            };
             let length = write_address(&mut self.addresses[place], datagram.to);
             let header = &mut headers[place].msg_hdr;
             header.msg_iov = &raw mut vectors[place];
@@ -120,10 +127,13 @@ impl Sender {
         }
         // SAFETY: every header points to a vector and an address that live until the call
         // returns; sendmmsg only reads the payloads behind the vectors.
-        let sent = unsafe {
-            libc::sendmmsg(fd, headers.as_mut_ptr(), count as u32, libc::MSG_DONTWAIT)
-        };
-        if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(sent as usize) }
+        let sent =
+            unsafe { libc::sendmmsg(fd, headers.as_mut_ptr(), count as u32, libc::MSG_DONTWAIT) };
+        if sent < 0 {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(sent as usize)
+        }
     }
 }
 
@@ -144,9 +154,17 @@ pub(super) fn steer_evenly(socket: &impl AsRawFd, sockets: u32) -> io::Result<()
             jf: 0,
             k: sockets,
         },
-        libc::sock_filter { code: (libc::BPF_RET | libc::BPF_A) as u16, jt: 0, jf: 0, k: 0 },
+        libc::sock_filter {
+            code: (libc::BPF_RET | libc::BPF_A) as u16,
+            jt: 0,
+            jf: 0,
+            k: 0,
+        },
     ];
-    let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    let filter = libc::sock_fprog {
+        len: program.len() as u16,
+        filter: program.as_mut_ptr(),
+    };
     // SAFETY: the option value is a sock_fprog of that size whose program lives until the call
     // returns; the kernel copies it.
     let result = unsafe {
@@ -158,7 +176,11 @@ pub(super) fn steer_evenly(socket: &impl AsRawFd, sockets: u32) -> io::Result<()
             mem::size_of::<libc::sock_fprog>() as u32,
         )
     };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 /// Hands a socket over to glommio's reactor.
@@ -168,12 +190,11 @@ pub(super) fn glommio_udp(socket: socket2::Socket) -> glommio::net::UdpSocket {
     unsafe { glommio::net::UdpSocket::from_raw_fd(fd) }
 }
 
-/// Hands the waiting end of a shard's bell over to glommio's reactor. Its `UdpSocket` is the one
-/// datagram type that takes a foreign descriptor, and `recv` asks nothing of the family.
-pub(super) fn glommio_bell(bell: std::os::unix::net::UnixDatagram) -> glommio::net::UdpSocket {
+/// Hands the waiting end of a shard's bell over to glommio's reactor.
+pub(super) fn glommio_bell(bell: std::os::unix::net::UnixStream) -> glommio::net::UnixStream {
     let fd = bell.into_raw_fd();
     // SAFETY: the descriptor was just given up by its only owner.
-    unsafe { glommio::net::UdpSocket::from_raw_fd(fd) }
+    unsafe { glommio::net::UnixStream::from_raw_fd(fd) }
 }
 
 /// A second handle of a connected stream, so that one task can read while another writes.
@@ -197,21 +218,30 @@ pub(super) fn shut_down(fd: RawFd) {
 
 /// Lifts the limit on locked memory, which io_uring needs on older kernels. Best effort.
 pub(super) fn raise_memlock() {
-    let limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    let limit = libc::rlimit {
+        rlim_cur: libc::RLIM_INFINITY,
+        rlim_max: libc::RLIM_INFINITY,
+    };
     // SAFETY: the pointer is to a valid rlimit for the time of the call.
     unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) };
 }
 
 /// Processor time used by the calling thread, nanoseconds.
 pub(super) fn thread_cpu_ns() -> u64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     // SAFETY: the pointer is to a valid timespec for the time of the call.
     unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
 const fn empty_vector() -> libc::iovec {
-    libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }
+    libc::iovec {
+        iov_base: std::ptr::null_mut(),
+        iov_len: 0,
+    }
 }
 
 const fn empty_header() -> libc::mmsghdr {
@@ -230,14 +260,22 @@ fn read_address(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
             // SAFETY: the kernel wrote a sockaddr_in, which is smaller and no more aligned.
             let inet = unsafe { &*(&raw const *storage).cast::<libc::sockaddr_in>() };
             let ip = Ipv4Addr::from(u32::from_be(inet.sin_addr.s_addr));
-            Some(SocketAddr::V4(SocketAddrV4::new(ip, u16::from_be(inet.sin_port))))
+            Some(SocketAddr::V4(SocketAddrV4::new(
+                ip,
+                u16::from_be(inet.sin_port),
+            )))
         }
         libc::AF_INET6 => {
             // SAFETY: the kernel wrote a sockaddr_in6, which is smaller and no more aligned.
             let inet = unsafe { &*(&raw const *storage).cast::<libc::sockaddr_in6>() };
             let ip = Ipv6Addr::from(inet.sin6_addr.s6_addr);
             let port = u16::from_be(inet.sin6_port);
-            Some(SocketAddr::V6(SocketAddrV6::new(ip, port, 0, inet.sin6_scope_id)))
+            Some(SocketAddr::V6(SocketAddrV6::new(
+                ip,
+                port,
+                0,
+                inet.sin6_scope_id,
+            )))
         }
         _ => None,
     }

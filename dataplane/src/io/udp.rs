@@ -13,7 +13,9 @@ use crate::env::Outbox;
 /// Opens the sockets of one listener, one per shard, and steers datagrams evenly over them.
 pub(super) fn open_group(address: SocketAddr, shards: usize) -> io::Result<Vec<Socket>> {
     refuse_if_taken(address)?;
-    let sockets = (0..shards).map(|_| open(address)).collect::<io::Result<Vec<_>>>()?;
+    let sockets = (0..shards)
+        .map(|_| open(address))
+        .collect::<io::Result<Vec<_>>>()?;
     if shards > 1 {
         sys::steer_evenly(&sockets[0], shards as u32)?;
     }
@@ -26,7 +28,11 @@ fn refuse_if_taken(address: SocketAddr) -> io::Result<()> {
 }
 
 fn open(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::DGRAM,
+        Some(Protocol::UDP),
+    )?;
     // Blocking: a read through io_uring on a non-blocking socket would fail at once instead of
     // waiting. The batched calls say MSG_DONTWAIT themselves.
     socket.set_reuse_port(true)?;
@@ -56,7 +62,9 @@ pub(super) fn flush(
                 .take_while(|datagram| datagram.listener == listener)
                 .count();
         let batch = &datagrams[start..end];
-        match sender.send(sockets[usize::from(listener)], batch, |one| out.payload(one)) {
+        match sender.send(sockets[usize::from(listener)], batch, |one| {
+            out.payload(one)
+        }) {
             Ok(0) => break,
             Ok(sent) => {
                 counters.sip_datagram_sent += sent as u64;

@@ -2,8 +2,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::io;
-use std::os::unix::net::UnixDatagram;
+use std::io::{self, Write};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Poll, Waker};
@@ -35,7 +35,7 @@ impl Bell {
     }
 }
 
-/// Wakes another shard: a datagram on a socket pair, sent only when the shard may be asleep.
+/// Wakes another shard: a byte on a socket pair, sent only when the shard may be asleep.
 #[derive(Clone)]
 pub(super) struct Doorbell {
     shared: Arc<Shared>,
@@ -43,22 +43,30 @@ pub(super) struct Doorbell {
 
 struct Shared {
     rung: AtomicBool,
-    sender: UnixDatagram,
+    sender: UnixStream,
 }
 
 impl Doorbell {
     /// A doorbell and the socket its shard waits on.
-    pub(super) fn new() -> io::Result<(Self, UnixDatagram)> {
-        let (sender, receiver) = UnixDatagram::pair()?;
+    pub(super) fn new() -> io::Result<(Self, UnixStream)> {
+        let (sender, receiver) = UnixStream::pair()?;
         sender.set_nonblocking(true)?;
-        Ok((Self { shared: Arc::new(Shared { rung: AtomicBool::new(false), sender }) }, receiver))
+        Ok((
+            Self {
+                shared: Arc::new(Shared {
+                    rung: AtomicBool::new(false),
+                    sender,
+                }),
+            },
+            receiver,
+        ))
     }
 
     /// Wakes the shard. Cheap when it was woken before and has not looked yet.
     pub(super) fn ring(&self) {
         if !self.shared.rung.swap(true, Ordering::AcqRel) {
             // A full socket means that a ring is under way already.
-            let _ = self.shared.sender.send(&[1]);
+            let _ = (&self.shared.sender).write(&[1]);
         }
     }
 

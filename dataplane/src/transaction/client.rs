@@ -57,7 +57,10 @@ mod tests {
     #[test]
     fn no_answer_ends_it_in_trying_and_in_proceeding() {
         for state in [State::Trying, State::Proceeding] {
-            assert_eq!(step(state, Event::Fired(Timer::F)).acts, &[StopAll, TimedOut, End]);
+            assert_eq!(
+                step(state, Event::Fired(Timer::F)).acts,
+                &[StopAll, TimedOut, End]
+            );
         }
     }
 }

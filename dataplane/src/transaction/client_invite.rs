@@ -62,7 +62,10 @@ mod tests {
 
     #[test]
     fn the_request_is_repeated_until_something_is_heard_then_never_again() {
-        assert_eq!(step(State::Calling, Event::Fired(Timer::A)).acts, &[Send, Rearm(Timer::A)]);
+        assert_eq!(
+            step(State::Calling, Event::Fired(Timer::A)).acts,
+            &[Send, Rearm(Timer::A)]
+        );
         let ringing = step(State::Calling, Event::Provisional);
         assert_eq!(ringing.acts, &[StopAll, ToUser]);
         assert_eq!(step(ringing.next, Event::Fired(Timer::A)).acts, &[]);
@@ -71,7 +74,10 @@ mod tests {
     #[test]
     fn the_wait_for_the_end_of_a_given_up_invite_is_bounded() {
         let ringing = step(State::Calling, Event::Provisional).next;
-        assert_eq!(step(ringing, Event::Fired(Timer::B)).acts, &[StopAll, TimedOut, End]);
+        assert_eq!(
+            step(ringing, Event::Fired(Timer::B)).acts,
+            &[StopAll, TimedOut, End]
+        );
     }
 
     #[test]

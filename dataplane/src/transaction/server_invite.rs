@@ -62,8 +62,14 @@ mod tests {
     #[test]
     fn a_2xx_is_repeated_until_its_ack_and_its_lack_is_told() {
         let sent = step(State::Proceeding, Event::Success);
-        assert_eq!(step(sent.next, Event::Fired(Timer::X)).acts, &[Send, Rearm(Timer::X)]);
-        assert_eq!(step(sent.next, Event::Fired(Timer::L)).acts, &[StopAll, TimedOut, End]);
+        assert_eq!(
+            step(sent.next, Event::Fired(Timer::X)).acts,
+            &[Send, Rearm(Timer::X)]
+        );
+        assert_eq!(
+            step(sent.next, Event::Fired(Timer::L)).acts,
+            &[StopAll, TimedOut, End]
+        );
         let acked = step(sent.next, Event::Ack);
         assert_eq!(acked.acts, &[StopResend]);
         assert_eq!(step(acked.next, Event::Fired(Timer::X)).acts, &[]);
@@ -72,7 +78,12 @@ mod tests {
 
     #[test]
     fn after_a_final_response_no_other_is_sent() {
-        for state in [State::Accepted, State::Acknowledged, State::Completed, State::Confirmed] {
+        for state in [
+            State::Accepted,
+            State::Acknowledged,
+            State::Completed,
+            State::Confirmed,
+        ] {
             for event in [Event::Provisional, Event::Success, Event::Failure] {
                 assert_eq!(step(state, event).acts, &[]);
             }

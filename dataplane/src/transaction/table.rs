@@ -29,7 +29,11 @@ pub struct Timers {
 
 impl Default for Timers {
     fn default() -> Self {
-        Self { t1: 500, t2: 4_000, t4: 5_000 }
+        Self {
+            t1: 500,
+            t2: 4_000,
+            t4: 5_000,
+        }
     }
 }
 
@@ -42,7 +46,9 @@ pub struct TxnLimits {
 
 impl Default for TxnLimits {
     fn default() -> Self {
-        Self { transactions_max: 1 << 20 }
+        Self {
+            transactions_max: 1 << 20,
+        }
     }
 }
 
@@ -184,8 +190,8 @@ impl<U: Copy> Layer<U> {
         user: U,
     ) -> TxnId {
         let invite = request.method() == Method::Invite;
-        let source = (invite && request.to_tag().is_none())
-            .then(|| key::merge_key(self.secret, request));
+        let source =
+            (invite && request.to_tag().is_none()).then(|| key::merge_key(self.secret, request));
         let mut head = env.pool.take();
         let written = write_head(&mut head, request, from);
         let id = self.table.insert(Transaction {
@@ -251,7 +257,9 @@ impl<U: Copy> Layer<U> {
 
     /// Sends the request of a client transaction opened before.
     pub fn start_client(&mut self, env: &mut Env, id: TxnId, cseq: u32, request: Vec<u8>) {
-        let Some(txn) = self.table.get_mut(id) else { return };
+        let Some(txn) = self.table.get_mut(id) else {
+            return;
+        };
         txn.message = request;
         txn.cseq = cseq;
         let acts = match txn.machine {
@@ -279,7 +287,9 @@ impl<U: Copy> Layer<U> {
     /// Bounds the wait for the final response to an INVITE that was, or will be, cancelled: a
     /// peer that is gone sends none (RFC 3261 9.1, and 17.1.1.2 knows no end of Proceeding).
     pub fn abandon(&mut self, env: &mut Env, id: TxnId) {
-        let Some(txn) = self.table.get_mut(id) else { return };
+        let Some(txn) = self.table.get_mut(id) else {
+            return;
+        };
         if std::mem::replace(&mut txn.abandoned, true) {
             return;
         }
@@ -375,11 +385,15 @@ impl<U: Copy> Layer<U> {
 
     /// A timer of transaction `id` expired.
     pub fn on_timer(&mut self, env: &mut Env, id: TxnId, timer: Timer) -> Expired<U> {
-        let Some(txn) = self.table.get_mut(id) else { return Expired::Nothing };
+        let Some(txn) = self.table.get_mut(id) else {
+            return Expired::Nothing;
+        };
         txn.armed[timer.slot()] = None;
         let user = txn.user;
         let server = matches!(txn.machine, Machine::ServerInvite(_) | Machine::Server(_));
-        let Some(acts) = self.step(id, Event::Fired(timer)) else { return Expired::Nothing };
+        let Some(acts) = self.step(id, Event::Fired(timer)) else {
+            return Expired::Nothing;
+        };
         let timed_out = acts.contains(&Act::TimedOut);
         self.run(env, id, acts, None);
         match (timed_out, server) {
@@ -406,7 +420,11 @@ impl<U: Copy> Layer<U> {
     #[must_use]
     pub fn request_head(&self, id: TxnId) -> Option<RequestHead> {
         let txn = self.table.get(id)?;
-        Some(RequestHead { cseq: txn.cseq, method: txn.method, to_has_tag: txn.to_has_tag })
+        Some(RequestHead {
+            cseq: txn.cseq,
+            method: txn.method,
+            to_has_tag: txn.to_has_tag,
+        })
     }
 
     /// The request bytes, destination and listener of a client transaction.
@@ -514,7 +532,9 @@ impl<U: Copy> Layer<U> {
     ) -> bool {
         let mut to_user = false;
         for act in acts {
-            let Some(txn) = self.table.get_mut(id) else { break };
+            let Some(txn) = self.table.get_mut(id) else {
+                break;
+            };
             match *act {
                 Act::Send => {
                     if !txn.message.is_empty() {
@@ -548,7 +568,9 @@ impl<U: Copy> Layer<U> {
     }
 
     fn end(&mut self, env: &mut Env, id: TxnId) {
-        let Some(mut txn) = self.table.remove(id) else { return };
+        let Some(mut txn) = self.table.remove(id) else {
+            return;
+        };
         disarm(env, &mut txn, 0);
         disarm(env, &mut txn, 1);
         if let Some(key) = txn.key {
@@ -573,9 +595,16 @@ fn arm<U>(
     let lifetime = 64 * timers.t1;
     let delay = match timer {
         Timer::A | Timer::E | Timer::G | Timer::X => {
-            let cap = if timer == Timer::A { u32::MAX } else { timers.t2 };
-            txn.interval_ms =
-                if first { timers.t1 } else { txn.interval_ms.saturating_mul(2).min(cap) };
+            let cap = if timer == Timer::A {
+                u32::MAX
+            } else {
+                timers.t2
+            };
+            txn.interval_ms = if first {
+                timers.t1
+            } else {
+                txn.interval_ms.saturating_mul(2).min(cap)
+            };
             txn.interval_ms
         }
         // RFC 3261 17.1.1.2 wants at least 32 s for D over UDP: 64*T1 at the default T1, and with a
@@ -629,9 +658,17 @@ pub fn write_head(head: &mut Vec<u8>, request: &Message<'_>, from: SocketAddr) -
             write::header(head, HeaderId::Via, via);
         }
     }
-    write::header(head, HeaderId::From, request.header(HeaderId::From).unwrap_or_default());
+    write::header(
+        head,
+        HeaderId::From,
+        request.header(HeaderId::From).unwrap_or_default(),
+    );
     write::header(head, HeaderId::CallId, request.call_id());
-    write::header(head, HeaderId::CSeq, request.header(HeaderId::CSeq).unwrap_or_default());
+    write::header(
+        head,
+        HeaderId::CSeq,
+        request.header(HeaderId::CSeq).unwrap_or_default(),
+    );
     let start = head.len();
     for route in request.headers(HeaderId::RecordRoute) {
         write::header(head, HeaderId::RecordRoute, route);
@@ -647,13 +684,10 @@ pub fn write_head(head: &mut Vec<u8>, request: &Message<'_>, from: SocketAddr) -
 
 // RFC 3261 17.1.1.3: Request-URI, top Via, From, Call-ID, CSeq number and Route of the INVITE,
 // To of the response.
-fn write_failure_ack(
-    ack: &mut Vec<u8>,
-    invite: &[u8],
-    response: &Message<'_>,
-    index: &mut Index,
-) {
-    let Ok(invite) = parse(invite, index) else { return };
+fn write_failure_ack(ack: &mut Vec<u8>, invite: &[u8], response: &Message<'_>, index: &mut Index) {
+    let Ok(invite) = parse(invite, index) else {
+        return;
+    };
     write::request_line(ack, b"ACK", invite.request_uri());
     if let Some(via) = invite.values(HeaderId::Via).next() {
         write::header(ack, HeaderId::Via, via);
@@ -662,8 +696,16 @@ fn write_failure_ack(
     for route in invite.headers(HeaderId::Route) {
         write::header(ack, HeaderId::Route, route);
     }
-    write::header(ack, HeaderId::From, invite.header(HeaderId::From).unwrap_or_default());
-    write::header(ack, HeaderId::To, response.header(HeaderId::To).unwrap_or_default());
+    write::header(
+        ack,
+        HeaderId::From,
+        invite.header(HeaderId::From).unwrap_or_default(),
+    );
+    write::header(
+        ack,
+        HeaderId::To,
+        response.header(HeaderId::To).unwrap_or_default(),
+    );
     write::header(ack, HeaderId::CallId, invite.call_id());
     write::cseq(ack, invite.cseq().0, b"ACK");
     compose::end_without_body(ack);

@@ -1,0 +1,389 @@
+//! Both phones, sans-IO: given datagrams and a `now`, they give back datagrams and a deadline.
+//!
+//! ```text
+//!   caller   INVITE ->            <- 180 <- 200   ACK ->   hold   BYE ->   <- 200
+//!            |  T1, 2*T1, .. until 1xx     |
+//!            |  CANCEL while it rings      |  200 again, T1, 2*T1, .. T2, until ACK
+//!   callee        -> 180   ring   -> 200 / 486 / 480 / 487      <- 200
+//! ```
+//! Once a call is up both sides are equal: either may send the re-INVITE and the BYE.
+
+mod client;
+mod server;
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use dataplane::sip::{self, HeaderId, Index, Message, Uri};
+
+use crate::latency::Latency;
+use crate::ledger::Ledger;
+use crate::plan::{Plan, Run, Side};
+use crate::template::{self, Template};
+
+/// One phone with as many lines as there are calls.
+pub struct Phone {
+    side: Side,
+    run: Run,
+    word: String,
+    local: SocketAddr,
+    target: SocketAddr,
+    contact: String,
+    invite: Template,
+    message: Template,
+    lines: HashMap<u32, Line>,
+    alarms: BinaryHeap<Reverse<(Instant, u32, Alarm)>>,
+    out: VecDeque<(SocketAddr, Vec<u8>)>,
+    spare: Vec<Vec<u8>>,
+    index: Box<Index>,
+    busy: usize,
+    begun: u32,
+    ledger: Ledger,
+    latency: Latency,
+}
+
+/// One call as one phone has it.
+struct Line {
+    plan: Plan,
+    state: State,
+    cseq: u32,
+    call_id: Vec<u8>,
+    /// From of our requests.
+    local: Vec<u8>,
+    /// To of our requests.
+    remote: Vec<u8>,
+    remote_target: Vec<u8>,
+    /// Route header lines of our requests.
+    routes: Vec<u8>,
+    /// The INVITE or MESSAGE that began the call, sent or received, and where from.
+    first: Vec<u8>,
+    source: SocketAddr,
+    /// Our request that has no final answer yet.
+    request: Option<Sent>,
+    cancel: Option<Sent>,
+    /// Our final response to an INVITE that has no ACK yet.
+    answer: Option<Sent>,
+    /// What we last answered, for requests that come again.
+    response: (u32, Vec<u8>),
+    /// ACK of the last 2xx, for 2xx that come again.
+    ack: (u32, Vec<u8>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// No final answer to the INVITE or MESSAGE yet.
+    Opening,
+    Up,
+    /// Our BYE has no answer yet.
+    Closing,
+    /// Kept for messages that come again.
+    Over,
+}
+
+/// A message that goes out again until somebody answers.
+struct Sent {
+    bytes: Vec<u8>,
+    cseq: u32,
+    since: Instant,
+    again: Instant,
+    interval: Duration,
+    /// Most time between two copies; an INVITE has none (RFC 3261 17.1.1.2).
+    interval_max: Duration,
+    until: Instant,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Alarm {
+    Request,
+    Cancel,
+    Answer,
+    /// The callee has rung long enough.
+    Rung,
+    GiveUp,
+    Reinvite,
+    HangUp,
+    Forget,
+}
+
+impl Phone {
+    /// A phone on `local` that talks to `target` only.
+    #[must_use]
+    pub fn new(side: Side, run: Run, local: SocketAddr, target: SocketAddr) -> Self {
+        let word = run.word();
+        let user = match side {
+            Side::Caller => "caller",
+            Side::Callee => "callee",
+        };
+        Self {
+            side,
+            local,
+            target,
+            contact: format!("<sip:{user}@{local}>"),
+            invite: Template::invite(local, DOMAIN, &word),
+            message: Template::message(local, DOMAIN, &word),
+            run,
+            word,
+            lines: HashMap::new(),
+            alarms: BinaryHeap::new(),
+            out: VecDeque::new(),
+            spare: Vec::new(),
+            index: Box::default(),
+            busy: 0,
+            begun: 0,
+            ledger: Ledger::default(),
+            latency: Latency::default(),
+        }
+    }
+
+    /// Begins a call; `due` is its place in the schedule, from which latency counts.
+    pub fn place(&mut self, now: Instant, due: Instant, number: u32) {
+        self.open(now, due, number);
+    }
+
+    /// Takes a datagram.
+    pub fn handle(&mut self, now: Instant, from: SocketAddr, bytes: &[u8]) {
+        let mut index = std::mem::take(&mut self.index);
+        if let Ok(message) = sip::parse(bytes, &mut index) {
+            if message.is_request() {
+                self.on_request(now, from, &message);
+            } else {
+                self.on_response(now, &message);
+            }
+        }
+        self.index = index;
+    }
+
+    /// Lets everything happen that is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some(Reverse((at, number, alarm))) = self.alarms.peek().copied() {
+            if at > now {
+                break;
+            }
+            self.alarms.pop();
+            self.on_alarm(now, at, number, alarm);
+        }
+    }
+
+    /// The next datagram to send; give the buffer back with [`Phone::recycle`].
+    pub fn poll(&mut self) -> Option<(SocketAddr, Vec<u8>)> {
+        self.out.pop_front()
+    }
+
+    /// Takes a sent buffer back.
+    pub fn recycle(&mut self, mut buffer: Vec<u8>) {
+        if self.spare.len() < SPARE_MAX {
+            buffer.clear();
+            self.spare.push(buffer);
+        }
+    }
+
+    /// When [`Phone::handle_timeout`] is due.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.alarms.peek().map(|Reverse((at, ..))| *at)
+    }
+
+    /// No call is going on.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.busy == 0
+    }
+
+    /// Calls begun and calls going on.
+    #[must_use]
+    pub fn progress(&self) -> (u32, u32) {
+        (self.begun, self.busy as u32)
+    }
+
+    /// The caller's Call-ID of a call.
+    #[must_use]
+    pub fn call_id(&self, number: u32) -> String {
+        template::call_id(&self.word, number)
+    }
+
+    /// What it saw and what it timed.
+    #[must_use]
+    pub fn into_results(self) -> (Ledger, Latency) {
+        (self.ledger, self.latency)
+    }
+
+    fn buffer(&mut self) -> Vec<u8> {
+        self.spare.pop().unwrap_or_default()
+    }
+
+    fn send(&mut self, bytes: &[u8]) {
+        self.send_to(self.target, bytes);
+    }
+
+    fn send_to(&mut self, to: SocketAddr, bytes: &[u8]) {
+        let mut copy = self.buffer();
+        copy.extend_from_slice(bytes);
+        self.out.push_back((to, copy));
+    }
+
+    fn arm(&mut self, at: Instant, number: u32, alarm: Alarm) {
+        self.alarms.push(Reverse((at, number, alarm)));
+    }
+
+    fn on_alarm(&mut self, now: Instant, at: Instant, number: u32, alarm: Alarm) {
+        let Some(line) = self.lines.get(&number) else {
+            return;
+        };
+        match alarm {
+            Alarm::Request | Alarm::Cancel | Alarm::Answer => self.resend(now, at, number, alarm),
+            Alarm::Rung => self.pick_up(now, number),
+            Alarm::GiveUp => self.give_up(now, number),
+            Alarm::Reinvite if line.state == State::Up => self.reinvite(now, number),
+            Alarm::HangUp if line.state == State::Up => self.hang_up(now, number),
+            Alarm::Reinvite | Alarm::HangUp => {}
+            Alarm::Forget => {
+                self.lines.remove(&number);
+            }
+        }
+    }
+
+    // An alarm that is not the message's own time is a left-over: the answer has come.
+    fn resend(&mut self, now: Instant, at: Instant, number: u32, alarm: Alarm) {
+        let line = self
+            .lines
+            .get_mut(&number)
+            .expect("the caller looked it up");
+        let place = match alarm {
+            Alarm::Request => &mut line.request,
+            Alarm::Cancel => &mut line.cancel,
+            _ => &mut line.answer,
+        };
+        let Some(sent) = place.as_mut().filter(|sent| sent.again == at) else {
+            return;
+        };
+        if now >= sent.until {
+            *place = None;
+            self.ledger.at(number).timed_out = true;
+            return self.close(now, number);
+        }
+        sent.interval = (sent.interval * 2).min(sent.interval_max);
+        sent.again = (now + sent.interval).min(sent.until);
+        let again = sent.again;
+        let bytes = std::mem::take(&mut sent.bytes);
+        let to = if alarm == Alarm::Answer {
+            line.source
+        } else {
+            self.target
+        };
+        self.send_to(to, &bytes);
+        self.ledger.at(number).resent += 1;
+        self.arm(again, number, alarm);
+        let line = self.lines.get_mut(&number).expect("it was there above");
+        let place = match alarm {
+            Alarm::Request => &mut line.request,
+            Alarm::Cancel => &mut line.cancel,
+            _ => &mut line.answer,
+        };
+        place.as_mut().expect("it was there above").bytes = bytes;
+    }
+
+    /// The call is over, its line is kept for what comes again.
+    fn close(&mut self, now: Instant, number: u32) {
+        let Some(line) = self.lines.get_mut(&number) else {
+            return;
+        };
+        if line.state != State::Over {
+            line.state = State::Over;
+            self.busy -= 1;
+            self.arm(now + T1 * 64, number, Alarm::Forget);
+        }
+    }
+
+    /// Both sides arm what their plan gives them once the call is up.
+    fn arm_plan(&mut self, now: Instant, number: u32) {
+        let plan = self.lines[&number].plan;
+        if plan.scenario == crate::plan::Scenario::Reinvite && plan.reinvites == self.side {
+            self.arm(now + self.run.hold / 2, number, Alarm::Reinvite);
+        }
+        if plan.hangs_up == self.side {
+            self.arm(now + self.run.hold, number, Alarm::HangUp);
+        }
+    }
+
+    /// Whose call a message is about: our own tag says, or the Request-URI of a first request.
+    fn number_of(&self, message: &Message<'_>) -> Option<u32> {
+        let tag = if message.is_request() {
+            message.to_tag()
+        } else {
+            message.from_tag()
+        };
+        match tag {
+            Some(tag) => template::number_at_end(tag.strip_prefix(self.word.as_bytes())?),
+            None if message.is_request() => {
+                let uri = Uri::parse(message.request_uri()).ok()?;
+                template::number_at_end(uri.user?)
+            }
+            None => None,
+        }
+    }
+}
+
+impl Line {
+    fn new(plan: Plan, source: SocketAddr) -> Self {
+        Self {
+            plan,
+            state: State::Opening,
+            cseq: 1,
+            call_id: Vec::new(),
+            local: Vec::new(),
+            remote: Vec::new(),
+            remote_target: Vec::new(),
+            routes: Vec::new(),
+            first: Vec::new(),
+            source,
+            request: None,
+            cancel: None,
+            answer: None,
+            response: (0, Vec::new()),
+            ack: (0, Vec::new()),
+        }
+    }
+
+    /// Takes over the route set and the remote target of the message that makes the dialog.
+    fn learn(&mut self, message: &Message<'_>, side: Side) {
+        if let Some(contact) = message.contact() {
+            self.remote_target = contact.uri.to_vec();
+        }
+        let mut routes: Vec<&[u8]> = message.values(HeaderId::RecordRoute).collect();
+        if side == Side::Caller {
+            // RFC 3261 12.1.2: the UAC takes them in reverse order.
+            routes.reverse();
+        }
+        self.routes.clear();
+        for route in routes {
+            sip::write::header(&mut self.routes, HeaderId::Route, route);
+        }
+    }
+}
+
+impl Sent {
+    fn new(now: Instant, cseq: u32, bytes: Vec<u8>, interval_max: Duration) -> Self {
+        Self {
+            bytes,
+            cseq,
+            since: now,
+            again: now + T1,
+            interval: T1,
+            interval_max,
+            until: now + T1 * 64,
+        }
+    }
+}
+
+/// RFC 3261 17.1.1.1.
+const T1: Duration = Duration::from_millis(500);
+/// RFC 3261 17.1.2.2.
+const T2: Duration = Duration::from_secs(4);
+/// Longest ringing a caller bears: the appliance gives up first.
+const RINGING_MAX: Duration = Duration::from_secs(200);
+/// Buffers kept for reuse.
+const SPARE_MAX: usize = 1_024;
+/// Domain of both parties' identities.
+const DOMAIN: &str = "phones.example.net";

@@ -1,0 +1,234 @@
+//! Requests the phones receive, and their responses to them.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use dataplane::sip::{self, HeaderId, Index, Message, Method, Writer};
+
+use super::{Alarm, Line, Phone, Sent, State, T2};
+use crate::plan::{Scenario, Side};
+use crate::template::{ANSWER, HOLD_ANSWER, digits};
+
+impl Phone {
+    pub(super) fn on_request(&mut self, now: Instant, from: SocketAddr, request: &Message<'_>) {
+        let method = request.method();
+        let (cseq, _) = request.cseq();
+        let Some(number) = self.number_of(request) else {
+            return self.refuse(from, request);
+        };
+        if method == Method::Ack {
+            return self.on_ack(now, number, cseq);
+        }
+        if request.to_tag().is_none() {
+            return self.on_first_request(now, number, from, request);
+        }
+        let Some(line) = self.lines.get(&number) else {
+            return self.refuse(from, request);
+        };
+        if line.response.0 == cseq && !line.response.1.is_empty() {
+            return self.repeat_response(number, from);
+        }
+        match method {
+            Method::Invite if line.state == State::Up => {
+                let response = self.respond(number, from, request, 200, HOLD_ANSWER);
+                let sent = Sent::new(now, cseq, response, T2);
+                self.arm(sent.again, number, Alarm::Answer);
+                self.line(number).answer = Some(sent);
+            }
+            Method::Bye => self.on_bye(now, number, from, request),
+            Method::Options | Method::Update | Method::Info => {
+                self.respond(number, from, request, 200, "");
+            }
+            _ => self.refuse(from, request),
+        }
+    }
+
+    fn on_bye(&mut self, now: Instant, number: u32, from: SocketAddr, bye: &Message<'_>) {
+        self.respond(number, from, bye, 200, "");
+        self.drop_requests(number);
+        let other = if self.is_caller() {
+            Side::Callee
+        } else {
+            Side::Caller
+        };
+        let ended = &mut self.ledger.at(number).ended;
+        if ended.is_none() {
+            *ended = Some((now, other));
+        }
+        self.close(now, number);
+    }
+
+    fn on_ack(&mut self, now: Instant, number: u32, cseq: u32) {
+        let Some(line) = self.lines.get_mut(&number) else {
+            return;
+        };
+        let Some(sent) = line.answer.take_if(|sent| sent.cseq == cseq) else {
+            return;
+        };
+        self.recycle(sent.bytes);
+        let line = self.line(number);
+        if line.state != State::Opening {
+            return;
+        }
+        if self.ledger.of(number).answered.is_some() {
+            self.line(number).state = State::Up;
+            self.arm_plan(now, number);
+        } else {
+            self.close(now, number);
+        }
+    }
+
+    // INVITE, CANCEL or MESSAGE.
+    fn on_first_request(
+        &mut self,
+        now: Instant,
+        number: u32,
+        from: SocketAddr,
+        request: &Message<'_>,
+    ) {
+        let method = request.method();
+        if let Some(line) = self.lines.get(&number) {
+            if method == Method::Cancel {
+                return self.on_cancel(now, number, from, request);
+            }
+            if line.call_id != request.call_id() {
+                return self.refuse(from, request);
+            }
+            return self.repeat_response(number, from);
+        }
+        if self.is_caller() || !matches!(method, Method::Invite | Method::Message) {
+            return self.refuse(from, request);
+        }
+        let mut line = Line::new(self.run.plan(number), from);
+        line.first.extend_from_slice(request.raw());
+        line.call_id = request.call_id().to_vec();
+        let plan = line.plan;
+        self.begun += 1;
+        self.busy += 1;
+        self.ledger.at(number).begun = Some(now);
+        if method == Method::Message {
+            self.lines.insert(number, line);
+            self.respond(number, from, request, 200, "");
+            self.ledger.at(number).status = 200;
+            return self.close(now, number);
+        }
+        line.learn(request, Side::Callee);
+        line.remote = request.header(HeaderId::From).unwrap_or_default().to_vec();
+        line.local = request.header(HeaderId::To).unwrap_or_default().to_vec();
+        line.local.extend_from_slice(b";tag=");
+        line.local.extend_from_slice(&self.tag(number));
+        self.lines.insert(number, line);
+        if plan.scenario == Scenario::Busy {
+            return self.pick_up(now, number);
+        }
+        self.respond(number, from, request, 180, "");
+        let rings = match plan.scenario {
+            // The caller gives up; if it does not, the callee does long after.
+            Scenario::Cancel => self.run.ring + T2 * 4,
+            _ => self.run.ring,
+        };
+        self.arm(now + rings, number, Alarm::Rung);
+    }
+
+    /// The final answer to the INVITE, as the plan has it.
+    pub(super) fn pick_up(&mut self, now: Instant, number: u32) {
+        let line = self.line(number);
+        if line.state != State::Opening || line.answer.is_some() {
+            return;
+        }
+        let (status, body) = match line.plan.scenario {
+            Scenario::Busy => (486, ""),
+            Scenario::Cancel | Scenario::NoAnswer => (480, ""),
+            Scenario::Plain | Scenario::Reinvite | Scenario::Message => (200, ANSWER),
+        };
+        self.answer_invite(now, number, status, body);
+    }
+
+    fn on_cancel(&mut self, now: Instant, number: u32, from: SocketAddr, cancel: &Message<'_>) {
+        let mut bytes = self.buffer();
+        let tag = self.tag(number);
+        Writer::response(&mut bytes, cancel, from, 200, "", &tag).no_body();
+        self.send_to(from, &bytes);
+        self.recycle(bytes);
+        let line = self.line(number);
+        if line.state == State::Opening && line.answer.is_none() {
+            self.answer_invite(now, number, 487, "");
+        }
+    }
+
+    fn answer_invite(&mut self, now: Instant, number: u32, status: u16, body: &str) {
+        let line = self.line(number);
+        let source = line.source;
+        let first = std::mem::take(&mut line.first);
+        let mut index = Index::new();
+        if let Ok(invite) = sip::parse(&first, &mut index) {
+            let response = self.respond(number, source, &invite, status, body);
+            let sent = Sent::new(now, invite.cseq().0, response, T2);
+            self.arm(sent.again, number, Alarm::Answer);
+            self.line(number).answer = Some(sent);
+        }
+        self.line(number).first = first;
+        let seen = self.ledger.at(number);
+        seen.status = status;
+        seen.answered = (status == 200).then_some(now);
+    }
+
+    /// Sends a response and keeps it for the request's coming again.
+    fn respond(
+        &mut self,
+        number: u32,
+        to: SocketAddr,
+        request: &Message<'_>,
+        status: u16,
+        body: &str,
+    ) -> Vec<u8> {
+        let mut bytes = self.buffer();
+        let tag = self.tag(number);
+        let mut writer = Writer::response(&mut bytes, request, to, status, "", &tag);
+        if request.method() == Method::Invite && status < 300 {
+            writer = writer
+                .copy(request, |id| id == HeaderId::RecordRoute)
+                .header(HeaderId::Contact, self.contact.as_bytes());
+        }
+        if body.is_empty() {
+            writer.no_body();
+        } else {
+            writer
+                .header(HeaderId::ContentType, b"application/sdp")
+                .body(body.as_bytes());
+        }
+        self.send_to(to, &bytes);
+        let kept = &mut self.line(number).response;
+        kept.0 = request.cseq().0;
+        kept.1.clear();
+        kept.1.extend_from_slice(&bytes);
+        bytes
+    }
+
+    fn repeat_response(&mut self, number: u32, to: SocketAddr) {
+        let response = std::mem::take(&mut self.line(number).response.1);
+        if !response.is_empty() {
+            self.send_to(to, &response);
+            self.ledger.at(number).resent += 1;
+        }
+        self.line(number).response.1 = response;
+    }
+
+    // 481 for what belongs to no call of ours; an ACK is never answered.
+    fn refuse(&mut self, from: SocketAddr, request: &Message<'_>) {
+        if request.method() == Method::Ack {
+            return;
+        }
+        let mut bytes = self.buffer();
+        Writer::response(&mut bytes, request, from, 481, "", b"none").no_body();
+        self.send_to(from, &bytes);
+        self.recycle(bytes);
+    }
+
+    fn tag(&self, number: u32) -> Vec<u8> {
+        let mut tag = self.word.clone().into_bytes();
+        tag.push(b'n');
+        tag.extend_from_slice(&digits(number));
+        tag
+    }
+}

@@ -1,0 +1,252 @@
+//! Filling a peer: a paced walk over the ring, beside live traffic, with a provable end.
+//!
+//! The giver walks its records into the peer's stream and then puts a mark there, with count and
+//! xor-hash of what it walked. The receiver marks every call that comes from the giver meanwhile.
+//! When it reaches the mark with all before it received, and count and hash agree, it forgets the
+//! giver's calls that are not marked: the giver no longer knows them. A mismatch repeats the
+//! whole. All of it is idempotent, so it may run under full traffic and be begun again any time.
+
+use std::collections::HashSet;
+
+use crate::frame::{ENTRY_SYNC, Entry, EntryKind};
+use crate::layout::record_size;
+use crate::record::{CallId, Kind, Version};
+use crate::ring::{Cursor, Ring};
+
+/// Which records a catch-up brings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The giver's own calls that the peer should hold.
+    Targets = 0,
+    /// Everything, copies and tombstones too: for a node that joins, or adopts.
+    All = 1,
+}
+
+impl Scope {
+    /// Reads the byte of a request; what is unknown asks for everything.
+    #[must_use]
+    pub fn from_u8(byte: u8) -> Self {
+        if byte == 0 { Self::Targets } else { Self::All }
+    }
+}
+
+/// The giving side.
+#[derive(Debug, Default)]
+pub(crate) struct Giver {
+    walk: Option<Walk>,
+    /// Scope and view of a walk whose mark is not acked yet.
+    marked: Option<(Scope, u32)>,
+    number: u32,
+}
+
+#[derive(Debug)]
+struct Walk {
+    /// What the mark at the end will say.
+    mark: Mark,
+    cursor: Cursor,
+    started: u64,
+    bytes: u64,
+    next_at: u64,
+}
+
+/// What stands at the end of a catch-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mark {
+    pub(crate) scope: Scope,
+    /// The giver was alive when the walk began: what it did not bring, it does not own.
+    pub(crate) is_final: bool,
+    /// View in which the walk began: it brought what was known in that view or later.
+    pub(crate) view: u32,
+    xor: u64,
+    pub(crate) count: u32,
+}
+
+impl Mark {
+    /// All but view and count, in the place of a call id.
+    pub(crate) fn as_id(self) -> CallId {
+        let high = self.scope as u128 | u128::from(self.is_final) << 8;
+        CallId::from_u128(high << 64 | u128::from(self.xor))
+    }
+
+    pub(crate) fn parse(id: CallId, version: Version) -> Self {
+        let (scope, is_final) = ((id.as_u128() >> 64) as u8, id.as_u128() >> 72 & 1 == 1);
+        let (view, count) = (version.epoch, version.ver);
+        Self {
+            scope: Scope::from_u8(scope),
+            is_final,
+            view,
+            xor: id.as_u128() as u64,
+            count,
+        }
+    }
+}
+
+/// What the walk has for the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Walked {
+    Record(CallId, Version, EntryKind),
+    End(Mark),
+    Wait,
+}
+
+impl Giver {
+    /// Begins a walk, or begins it again.
+    pub(crate) fn start(&mut self, scope: Scope, view: u32, is_final: bool, now: u64) {
+        self.number += 1;
+        self.marked = None;
+        let mark = Mark {
+            scope,
+            is_final,
+            view,
+            xor: 0,
+            count: 0,
+        };
+        let cursor = Cursor::default();
+        self.walk = Some(Walk {
+            mark,
+            cursor,
+            started: now,
+            bytes: 0,
+            next_at: now,
+        });
+    }
+
+    /// Whether what is under way is, or includes, a catch-up of this scope in this view.
+    pub(crate) fn is_giving(&self, scope: Scope, view: u32) -> bool {
+        let walk = self
+            .walk
+            .as_ref()
+            .map(|walk| (walk.mark.scope, walk.mark.view));
+        let serves =
+            |(giving, in_view)| in_view == view && (giving == scope || giving == Scope::All);
+        walk.or(self.marked).is_some_and(serves)
+    }
+
+    /// The peer has acked the mark of catch-up `number`.
+    pub(crate) fn on_mark_acked(&mut self, number: u32) {
+        if number == self.number {
+            self.marked = None;
+        }
+    }
+
+    /// Whether nothing is under way.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.walk.is_none() && self.marked.is_none()
+    }
+
+    /// Number of the newest catch-up, 0 before the first.
+    pub(crate) fn number(&self) -> u32 {
+        self.number
+    }
+
+    pub(crate) fn deadline(&self) -> Option<u64> {
+        self.walk.as_ref().map(|walk| walk.next_at)
+    }
+
+    pub(crate) fn next(
+        &mut self,
+        now: u64,
+        bytes_per_s: u64,
+        ring: &Ring,
+        is_target: &dyn Fn(CallId) -> bool,
+    ) -> Walked {
+        let Some(walk) = &mut self.walk else {
+            return Walked::Wait;
+        };
+        if now < walk.next_at {
+            return Walked::Wait;
+        }
+        while let Some(record) = ring.walk(&mut walk.cursor) {
+            let meta = record.meta;
+            let wanted = match walk.mark.scope {
+                Scope::All => true,
+                Scope::Targets => meta.owner == ring.node() && is_target(meta.id),
+            };
+            if !wanted {
+                continue;
+            }
+            walk.mark.count += 1;
+            walk.mark.xor ^= fingerprint(meta.id);
+            walk.bytes += record_size(record.payload.len());
+            // Time by which that many bytes may have gone out.
+            let spent = u128::from(walk.bytes) * 1_000_000_000 / u128::from(bytes_per_s.max(1));
+            walk.next_at = walk.started + spent as u64;
+            let kind = if meta.kind == Kind::Del {
+                EntryKind::Del
+            } else {
+                EntryKind::Put
+            };
+            return Walked::Record(meta.id, meta.version, kind);
+        }
+        let mark = walk.mark;
+        self.walk = None;
+        self.marked = Some((mark.scope, mark.view));
+        Walked::End(mark)
+    }
+}
+
+/// The receiving side.
+#[derive(Debug)]
+pub(crate) struct Marks {
+    number: u32,
+    ids: HashSet<CallId>,
+    ids_max: usize,
+    overflowed: bool,
+    xor: u64,
+    count: u32,
+}
+
+impl Marks {
+    pub(crate) fn new(ids_max: usize) -> Self {
+        let ids = HashSet::new();
+        Self {
+            number: 0,
+            ids,
+            ids_max,
+            overflowed: false,
+            xor: 0,
+            count: 0,
+        }
+    }
+
+    /// Notes the number of the giver's newest catch-up; a new one voids the marks.
+    pub(crate) fn begin(&mut self, number: u32) {
+        if number > self.number {
+            self.number = number;
+            self.ids.clear();
+            (self.overflowed, self.xor, self.count) = (false, 0, 0);
+        }
+    }
+
+    /// Marks an entry's call; called once per number of the stream.
+    pub(crate) fn note(&mut self, entry: &Entry<'_>, sync: u32) {
+        if self.number == 0 || sync != self.number || entry.kind == EntryKind::Mark {
+            return;
+        }
+        if self.ids.len() >= self.ids_max && !self.ids.contains(&entry.id) {
+            self.overflowed = true;
+            return;
+        }
+        self.ids.insert(entry.id);
+        if entry.flags & ENTRY_SYNC != 0 {
+            self.count += 1;
+            self.xor ^= fingerprint(entry.id);
+        }
+    }
+
+    pub(crate) fn is_complete(&self, mark: &Mark) -> bool {
+        !self.overflowed && (self.xor, self.count) == (mark.xor, mark.count)
+    }
+
+    /// Drops the copies of `owner`'s calls that it did not mention; says how many.
+    pub(crate) fn forget_unmarked(&mut self, ring: &mut Ring, owner: u16) -> u64 {
+        let forgotten = ring.forget_owned_by(owner, |id| !self.ids.contains(&id));
+        self.ids = HashSet::new();
+        forgotten
+    }
+}
+
+/// A call's part in the xor-hash of a catch-up.
+fn fingerprint(id: CallId) -> u64 {
+    id.hash()
+}

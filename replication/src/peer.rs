@@ -1,0 +1,547 @@
+//! One peer, as one shard sees it: a stream of records out, a stream of records in.
+//!
+//! Replication is state-based. A number in the stream stands for "this call, at least this
+//! version": when it is sent, and each time it is sent again, the newest version goes out. The
+//! receiver may therefore apply entries in any order and any number of times, nothing blocks
+//! behind a lost datagram, and a superseded version is never sent twice. What was not acked is
+//! sent again after a while, or at once when later numbers have been acked (which is what a NAK
+//! would say).
+//!
+//! ```text
+//!   enqueue ─▶ slots: base ... acked, in flight ... cursor ... queued ─▶ poll ─▶ datagram
+//!                      ▲ cumulative and selective ack
+//! ```
+//!
+//! A session lasts as long as both incarnations; the view decides which incarnation of the peer
+//! is admitted, and from any other nothing is stored, acked or counted (V4). When a session
+//! begins, or the queue overflows, the peer must be filled anew: see `catch_up`.
+
+mod incoming;
+mod outgoing;
+
+use self::incoming::Incoming;
+use self::outgoing::Outgoing;
+use crate::catch_up::{Giver, Mark, Scope, Walked};
+use crate::frame::{
+    Bytes, DATAGRAM_BYTES_ETHERNET, ENTRY, Entry, EntryKind, FLAG_URGENT, FrameKind, HEAD, Head,
+    STREAM, Stream, TAG,
+};
+use crate::reassembly::PIECE;
+use crate::record::{CallId, Kind, Meta, Version};
+use crate::ring::{Applied, Ring};
+use crate::seal::{Channel, ClusterKeys, Ends, OpenFault};
+
+/// Limits and delays of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkConfig {
+    /// Longest datagram to send.
+    pub datagram_bytes_max: usize,
+    /// Numbers that may wait or be in flight. Beyond, the peer is filled anew instead.
+    pub queue_max: usize,
+    /// Longest payload taken from the peer.
+    pub payload_bytes_max: usize,
+    /// Bytes the peer may have in flight towards this node.
+    pub window_bytes: u32,
+    /// How long an ack may wait for company.
+    pub ack_delay_ns: u64,
+    /// Bytes per second a catch-up may add to live traffic.
+    pub sync_bytes_per_s: u64,
+    /// Calls one catch-up may mark; no fewer than the ring holds.
+    pub marks_max: usize,
+}
+
+impl Default for LinkConfig {
+    fn default() -> Self {
+        Self {
+            datagram_bytes_max: DATAGRAM_BYTES_ETHERNET,
+            queue_max: 16_384,
+            payload_bytes_max: 8 << 10,
+            window_bytes: 1 << 20,
+            ack_delay_ns: 1_000_000,
+            // 40 % of a gigabit link.
+            sync_bytes_per_s: 50_000_000,
+            marks_max: 1 << 20,
+        }
+    }
+}
+
+/// Both streams between one shard and one peer. Sans-IO: datagrams and time come in as
+/// arguments; `poll` gives datagrams, `deadline` says when to poll next.
+#[derive(Debug)]
+pub struct Link {
+    channel: Channel,
+    config: LinkConfig,
+    /// Incarnation of the peer that the view says is a member.
+    admitted: Option<u32>,
+    out: Outgoing,
+    incoming: Incoming,
+    giver: Giver,
+    /// Whether this node is alive in the view, so that what it does not know does not exist.
+    is_giving: bool,
+    /// View number that marks of finished catch-ups carry.
+    view: u32,
+    sync_request: Option<(Scope, u32)>,
+    counters: LinkCounters,
+}
+
+impl Link {
+    /// A link that admits nobody yet.
+    #[must_use]
+    pub fn new(ends: Ends, keys: ClusterKeys, config: LinkConfig) -> Self {
+        Self {
+            channel: Channel::new(ends, keys),
+            out: Outgoing::new(&config),
+            incoming: Incoming::new(&config),
+            giver: Giver::default(),
+            config,
+            admitted: None,
+            is_giving: false,
+            view: 0,
+            sync_request: None,
+            counters: LinkCounters::default(),
+        }
+    }
+
+    /// Admits an incarnation of the peer, or none (the fence). A change begins a new session:
+    /// acks of the former one are void and the peer is filled anew.
+    pub fn admit(&mut self, incarnation: Option<u32>, now: u64) {
+        if self.admitted == incarnation {
+            return;
+        }
+        self.admitted = incarnation;
+        self.out = Outgoing::new(&self.config);
+        self.incoming = Incoming::new(&self.config);
+        self.giver = Giver::default();
+        if incarnation.is_some() && self.is_giving {
+            self.giver
+                .start(Scope::Targets, self.view, self.is_giving, now);
+        }
+    }
+
+    /// Sets the view number that finished catch-ups are tagged with, and whether this node is
+    /// alive in it. A node that is not, for it has just joined and may have lost its memory,
+    /// must not make its peers forget its calls.
+    pub fn set_view(&mut self, view: u32, is_alive: bool, now: u64) {
+        if view != self.view {
+            // An answer under the former view would not count.
+            self.sync_request = None;
+        }
+        self.view = view;
+        let was_giving = std::mem::replace(&mut self.is_giving, is_alive);
+        if is_alive && !was_giving && self.admitted.is_some() {
+            self.giver
+                .start(Scope::Targets, self.view, self.is_giving, now);
+        }
+    }
+
+    /// Takes other cluster keys.
+    pub fn set_keys(&mut self, keys: ClusterKeys) {
+        self.channel.set_keys(keys);
+    }
+
+    /// Queues a call's newest version, or its tombstone.
+    pub fn enqueue(&mut self, id: CallId, version: Version, kind: Kind, urgent: bool, now: u64) {
+        if self.admitted.is_none() || kind == Kind::Pad {
+            return;
+        }
+        if self.out.slots.len() >= self.config.queue_max {
+            self.overflow(now);
+            return;
+        }
+        let kind = if kind == Kind::Del {
+            EntryKind::Del
+        } else {
+            EntryKind::Put
+        };
+        self.out.push(id, version, kind, 0);
+        self.out.urgent |= urgent;
+    }
+
+    /// Asks the peer to fill this node, until it answers or asked otherwise.
+    pub fn request_sync(&mut self, scope: Scope, view: u32) {
+        self.sync_request = Some((scope, view));
+    }
+
+    /// Fills the peer anew.
+    pub fn start_sync(&mut self, scope: Scope, now: u64) {
+        self.giver.start(scope, self.view, self.is_giving, now);
+    }
+
+    /// Takes a datagram, stores what it brings and tells `on` what it means.
+    ///
+    /// # Errors
+    /// `OpenFault` if it is not believed; nothing has changed then.
+    pub fn handle_datagram(
+        &mut self,
+        now: u64,
+        datagram: &mut [u8],
+        ring: &mut Ring,
+        on: &mut impl FnMut(LinkEvent),
+    ) -> Result<(), OpenFault> {
+        let (head, body) = self.channel.open(datagram).inspect_err(|_| {
+            self.counters.datagram_refused += 1;
+        })?;
+        if self.admitted != Some(head.incarnation) {
+            self.counters.datagram_fenced += 1;
+            return Ok(());
+        }
+        match head.kind {
+            FrameKind::Data | FrameKind::Ack => {
+                let mut bytes = Bytes::new(body);
+                let Ok(stream) = Stream::parse(&mut bytes) else {
+                    self.counters.body_malformed += 1;
+                    return Ok(());
+                };
+                self.on_ack(now, &stream, on);
+                if head.kind == FrameKind::Data {
+                    self.on_data(now, &head, &stream, bytes, ring, on);
+                }
+            }
+            FrameKind::SyncRequest => {
+                let mut bytes = Bytes::new(body);
+                let (Ok(view), Ok(scope)) = (bytes.u32(), bytes.u8()) else {
+                    self.counters.body_malformed += 1;
+                    return Ok(());
+                };
+                // An answer under another view would be worth nothing to the one who asks.
+                let scope = Scope::from_u8(scope);
+                if view == self.view && !self.giver.is_giving(scope, view) {
+                    self.giver.start(scope, view, self.is_giving, now);
+                }
+            }
+            FrameKind::View | FrameKind::Forward => self.counters.body_malformed += 1,
+        }
+        Ok(())
+    }
+
+    /// Writes the next datagram into `buffer`, or nothing if there is none to send now.
+    /// `is_target` tells which calls the peer should hold.
+    pub fn poll(
+        &mut self,
+        now: u64,
+        ring: &Ring,
+        buffer: &mut [u8],
+        is_target: &dyn Fn(CallId) -> bool,
+    ) -> Option<usize> {
+        let to = self.admitted?;
+        if let Some((scope, view)) = self.sync_request
+            && now >= self.incoming.request_at
+        {
+            self.incoming.request_at = now + SYNC_REQUEST_NS;
+            buffer.get_mut(HEAD..HEAD + 5)?[..4].copy_from_slice(&view.to_le_bytes());
+            buffer[HEAD + 4] = scope as u8;
+            return self.channel.seal(FrameKind::SyncRequest, to, 0, buffer, 5);
+        }
+        self.walk(now, ring, is_target);
+        self.out.collect_overdue(now, &mut self.counters);
+        let limit = buffer.len().min(self.config.datagram_bytes_max);
+        let body = buffer.get_mut(HEAD..limit.checked_sub(TAG)?)?;
+        self.out.sync = self.giver.number();
+        let (len, entries) = self.out.fill(now, ring, body, &mut self.counters);
+        if entries == 0 && self.incoming.ack_at.is_none_or(|at| now < at) {
+            return None;
+        }
+        let stream = Stream {
+            base: self.out.base,
+            cumulative: self.incoming.cumulative,
+            selective: self.incoming.selective(),
+            window: self.config.window_bytes,
+            sync: self.giver.number(),
+            entries,
+        };
+        stream.encode(body.first_chunk_mut()?);
+        self.incoming.ack_at = None;
+        let kind = if entries > 0 {
+            FrameKind::Data
+        } else {
+            FrameKind::Ack
+        };
+        let flags = if entries > 0 && self.out.urgent {
+            FLAG_URGENT
+        } else {
+            0
+        };
+        self.out.urgent &= self.out.cursor < self.out.slots.len();
+        self.counters.datagrams_sent += 1;
+        self.channel
+            .seal(kind, to, flags, &mut buffer[..limit], len)
+    }
+
+    /// When `poll` has something to do although nothing came in; `None`: not before then.
+    #[must_use]
+    pub fn deadline(&self, now: u64) -> Option<u64> {
+        self.admitted?;
+        let request = self.sync_request.map(|_| self.incoming.request_at);
+        let sendable = self.out.can_send_new().then_some(now);
+        let resend = (self.out.in_flight > 0).then_some(self.out.resend_at);
+        let has_space = self.out.slots.len() < self.config.queue_max / 2;
+        let walk = self.giver.deadline().filter(|_| has_space);
+        [request, sendable, resend, self.incoming.ack_at, walk]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Whether the peer has acked all there is, and no catch-up is under way.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.out.slots.is_empty() && self.giver.is_idle() && self.sync_request.is_none()
+    }
+
+    /// Incarnation of the peer that is admitted.
+    #[must_use]
+    pub fn admitted(&self) -> Option<u32> {
+        self.admitted
+    }
+
+    /// What has happened so far.
+    #[must_use]
+    pub fn counters(&self) -> &LinkCounters {
+        &self.counters
+    }
+
+    /// Round trip, smoothed, in nanoseconds; 0 before the first.
+    #[must_use]
+    pub fn srtt_ns(&self) -> u64 {
+        self.out.srtt
+    }
+
+    fn overflow(&mut self, now: u64) {
+        // What waited is void: the walk covers it. The base tells the peer not to wait either.
+        self.counters.queue_overflows += 1;
+        self.out.drop_all();
+        self.giver
+            .start(Scope::Targets, self.view, self.is_giving, now);
+    }
+
+    fn walk(&mut self, now: u64, ring: &Ring, is_target: &dyn Fn(CallId) -> bool) {
+        // Half of the queue stays free for live records.
+        while self.out.slots.len() < self.config.queue_max / 2 {
+            let (rate, number) = (self.config.sync_bytes_per_s, self.giver.number());
+            match self.giver.next(now, rate, ring, is_target) {
+                Walked::Record(id, version, kind) => self.out.push(id, version, kind, number),
+                Walked::End(mark) => {
+                    let version = Version {
+                        epoch: mark.view,
+                        ver: mark.count,
+                    };
+                    self.out
+                        .push(mark.as_id(), version, EntryKind::Mark, number);
+                }
+                Walked::Wait => break,
+            }
+        }
+    }
+
+    fn on_ack(&mut self, now: u64, stream: &Stream, on: &mut impl FnMut(LinkEvent)) {
+        self.out.peer_window = u64::from(stream.window);
+        let giver = &mut self.giver;
+        self.out
+            .on_ack(now, stream, &mut self.counters, |slot| match slot.kind {
+                EntryKind::Put | EntryKind::Del => on(LinkEvent::Acked(slot.id, slot.version)),
+                EntryKind::Mark => giver.on_mark_acked(slot.sync),
+                EntryKind::Skip => {}
+            });
+    }
+
+    fn on_data(
+        &mut self,
+        now: u64,
+        head: &Head,
+        stream: &Stream,
+        mut bytes: Bytes<'_>,
+        ring: &mut Ring,
+        on: &mut impl FnMut(LinkEvent),
+    ) {
+        self.incoming.marks.begin(stream.sync);
+        self.incoming.settle_below(stream.base);
+        for _ in 0..stream.entries {
+            let Ok(entry) = Entry::parse(&mut bytes) else {
+                self.counters.body_malformed += 1;
+                break;
+            };
+            if self.incoming.is_received(entry.number) {
+                self.counters.entries_duplicate += 1;
+            } else if self.on_entry(&entry, ring, on) {
+                self.incoming.marks.note(&entry, stream.sync);
+                self.incoming.receive(entry.number);
+            }
+        }
+        let delay = if head.flags & FLAG_URGENT != 0 {
+            0
+        } else {
+            self.config.ack_delay_ns
+        };
+        let due = now + delay;
+        self.incoming.ack_at = Some(self.incoming.ack_at.map_or(due, |at| at.min(due)));
+    }
+
+    /// True if the entry is dealt with and may be acked.
+    fn on_entry(
+        &mut self,
+        entry: &Entry<'_>,
+        ring: &mut Ring,
+        on: &mut impl FnMut(LinkEvent),
+    ) -> bool {
+        if entry.number > self.incoming.cumulative + RECEIVE_WINDOW {
+            self.counters.entries_beyond_window += 1;
+            return false;
+        }
+        match entry.kind {
+            EntryKind::Skip => true,
+            EntryKind::Mark => self.on_mark(entry, ring, on),
+            EntryKind::Del => self.store(entry, &[], ring, on),
+            EntryKind::Put if entry.is_whole() => self.store(entry, entry.piece, ring, on),
+            EntryKind::Put => {
+                let mut pieces = std::mem::take(&mut self.incoming.pieces);
+                let whole = pieces.add(entry);
+                let stored = whole.is_some_and(|payload| self.store(entry, payload, ring, on));
+                if stored {
+                    pieces.drop_number(entry.number);
+                }
+                self.incoming.pieces = pieces;
+                stored
+            }
+        }
+    }
+
+    fn store(
+        &mut self,
+        entry: &Entry<'_>,
+        payload: &[u8],
+        ring: &mut Ring,
+        on: &mut impl FnMut(LinkEvent),
+    ) -> bool {
+        let meta = Meta {
+            id: entry.id,
+            version: entry.version,
+            rseq: 0,
+            owner: entry.owner,
+            shard: entry.shard,
+            schema: entry.schema,
+            kind: if entry.kind == EntryKind::Del {
+                Kind::Del
+            } else {
+                Kind::Put
+            },
+            flags: 0,
+            written: ring.now_unix_ms(),
+        };
+        match ring.apply(meta, payload) {
+            Ok(Applied::Stored) => {
+                on(LinkEvent::Stored(entry.id, entry.version));
+                true
+            }
+            Ok(Applied::Duplicate) => true,
+            Ok(Applied::Stale) => {
+                // Under a newer epoch another node owns the call: the sender must not take this
+                // for a copy of its version (S1).
+                let held = ring
+                    .newest_or_tombstone(entry.id)
+                    .map(|held| held.meta.version);
+                let usurped = held.is_some_and(|held| held.epoch > entry.version.epoch);
+                if usurped {
+                    on(LinkEvent::Newer(entry.id));
+                }
+                !usurped
+            }
+            Ok(Applied::Conflict) => {
+                self.counters.entries_conflicting += 1;
+                false
+            }
+            Err(_) => {
+                self.counters.entries_refused += 1;
+                false
+            }
+        }
+    }
+
+    /// A mark counts when everything before it has arrived.
+    fn on_mark(
+        &mut self,
+        entry: &Entry<'_>,
+        ring: &mut Ring,
+        on: &mut impl FnMut(LinkEvent),
+    ) -> bool {
+        if entry.number != self.incoming.cumulative + 1 {
+            return false;
+        }
+        let mark = Mark::parse(entry.id, entry.version);
+        if !self.incoming.marks.is_complete(&mark) {
+            self.counters.syncs_incomplete += 1;
+            self.sync_request = Some((Scope::All, self.view));
+            return true;
+        }
+        if mark.is_final {
+            let peer = self.channel.ends().peer;
+            self.counters.calls_forgotten += self.incoming.marks.forget_unmarked(ring, peer);
+        }
+        self.counters.syncs_completed += 1;
+        // A walk that brings only what this node should hold proves nothing about the rest.
+        if mark.scope == Scope::All {
+            if self.sync_request.is_some_and(|(_, view)| view == mark.view) {
+                self.sync_request = None;
+            }
+            on(LinkEvent::Synced { view: mark.view });
+        }
+        true
+    }
+}
+
+/// What a datagram meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkEvent {
+    /// The peer holds this version of the call or a newer one.
+    Acked(CallId, Version),
+    /// A newer version of a call came from the peer and is held now.
+    Stored(CallId, Version),
+    /// The peer still writes a call that is held here under a newer epoch: tell it.
+    Newer(CallId),
+    /// The peer has filled this node; it was in this view when it ended.
+    Synced {
+        /// Number of the view.
+        view: u32,
+    },
+}
+
+/// Counters of one link.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LinkCounters {
+    /// Datagrams sealed.
+    pub datagrams_sent: u64,
+    /// Datagrams not believed.
+    pub datagram_refused: u64,
+    /// Datagrams of an incarnation the view does not admit.
+    pub datagram_fenced: u64,
+    /// Bodies that could not be read to the end.
+    pub body_malformed: u64,
+    /// Entries sent, each time.
+    pub entries_sent: u64,
+    /// Of these, sent again.
+    pub entries_resent: u64,
+    /// Entries that had come before.
+    pub entries_duplicate: u64,
+    /// Entries too far ahead to be acked.
+    pub entries_beyond_window: u64,
+    /// Entries whose version is held with other content.
+    pub entries_conflicting: u64,
+    /// Entries the ring had no room for.
+    pub entries_refused: u64,
+    /// Times the queue was full and the peer is filled anew.
+    pub queue_overflows: u64,
+    /// Catch-ups that ended complete.
+    pub syncs_completed: u64,
+    /// Catch-ups that ended incomplete.
+    pub syncs_incomplete: u64,
+    /// Copies dropped because their owner no longer knows the call.
+    pub calls_forgotten: u64,
+}
+
+/// Numbers beyond the cumulative ack a receiver remembers, and a sender may have in flight.
+pub const RECEIVE_WINDOW: u64 = 1024;
+const SYNC_REQUEST_NS: u64 = 50_000_000;
+const _: () = assert!(
+    RECEIVE_WINDOW > 66,
+    "the selective ack lies within the window"
+);
+const _: () = assert!(HEAD + STREAM + ENTRY + PIECE + TAG <= DATAGRAM_BYTES_ETHERNET);

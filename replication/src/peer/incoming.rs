@@ -1,0 +1,77 @@
+//! The stream from a peer: which numbers have arrived.
+
+use super::{LinkConfig, RECEIVE_WINDOW};
+use crate::catch_up::Marks;
+use crate::reassembly::Reassembly;
+
+#[derive(Debug)]
+pub(super) struct Incoming {
+    pub(super) cumulative: u64,
+    /// Bit `number % RECEIVE_WINDOW` for numbers above the cumulative one.
+    received: [u64; (RECEIVE_WINDOW / 64) as usize],
+    pub(super) ack_at: Option<u64>,
+    pub(super) request_at: u64,
+    pub(super) pieces: Reassembly,
+    pub(super) marks: Marks,
+}
+
+impl Incoming {
+    pub(super) fn new(config: &LinkConfig) -> Self {
+        Self {
+            cumulative: 0,
+            received: [0; (RECEIVE_WINDOW / 64) as usize],
+            ack_at: None,
+            request_at: 0,
+            pieces: Reassembly::new(config.payload_bytes_max),
+            marks: Marks::new(config.marks_max),
+        }
+    }
+
+    pub(super) fn is_received(&self, number: u64) -> bool {
+        number <= self.cumulative
+            || (number <= self.cumulative + RECEIVE_WINDOW && self.bit(number))
+    }
+
+    pub(super) fn receive(&mut self, number: u64) {
+        self.received[(number % RECEIVE_WINDOW / 64) as usize] |= 1 << (number % 64);
+        self.advance();
+    }
+
+    /// The sender waits no longer for anything below `base`.
+    pub(super) fn settle_below(&mut self, base: u64) {
+        let settled = base.saturating_sub(1);
+        if settled <= self.cumulative {
+            return;
+        }
+        if settled - self.cumulative >= RECEIVE_WINDOW {
+            self.received = [0; (RECEIVE_WINDOW / 64) as usize];
+            self.cumulative = settled;
+        }
+        while self.cumulative < settled {
+            self.cumulative += 1;
+            self.clear(self.cumulative);
+        }
+        self.advance();
+    }
+
+    fn advance(&mut self) {
+        while self.bit(self.cumulative + 1) {
+            self.cumulative += 1;
+            self.clear(self.cumulative);
+        }
+    }
+
+    fn bit(&self, number: u64) -> bool {
+        self.received[(number % RECEIVE_WINDOW / 64) as usize] >> (number % 64) & 1 == 1
+    }
+
+    fn clear(&mut self, number: u64) {
+        self.received[(number % RECEIVE_WINDOW / 64) as usize] &= !(1 << (number % 64));
+    }
+
+    pub(super) fn selective(&self) -> u64 {
+        (0..64).fold(0, |bits, n| {
+            bits | u64::from(self.bit(self.cumulative + 2 + n)) << n
+        })
+    }
+}

@@ -1,0 +1,539 @@
+//! All peers of one shard: who gets which record, and when an output that waits may leave.
+//!
+//! The rule of semi-sync (V4): what a version promises to the world leaves when
+//! `min(k - 1, other members that are not dead)` members have acked that version or a newer one.
+//! Any members count. What is not acked after 20 ms also goes to the members next in order; a
+//! slow member is never dropped by its sender, only by a view.
+
+use std::collections::VecDeque;
+
+use hashbrown::HashTable;
+
+use crate::catch_up::Scope;
+use crate::peer::{Link, LinkConfig, LinkEvent};
+use crate::record::{CallId, Kind, Version};
+use crate::ring::Ring;
+use crate::seal::{ClusterKeys, Ends, OpenFault};
+use crate::takeover;
+
+/// What a shard's replication is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplicatorConfig {
+    /// The cluster.
+    pub cluster: u32,
+    /// This node.
+    pub node: u16,
+    /// Its incarnation.
+    pub incarnation: u32,
+    /// The shard.
+    pub shard: u16,
+    /// Copies of a call, the owner's included (k).
+    pub copies: usize,
+    /// Outputs that may wait for acks at once.
+    pub holds_max: usize,
+    /// Limits of each link.
+    pub link: LinkConfig,
+}
+
+/// A data node as the view shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// The node.
+    pub node: u16,
+    /// Its incarnation.
+    pub incarnation: u32,
+    /// Where it stands.
+    pub standing: Standing,
+}
+
+/// Where a node stands in a view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Standing {
+    /// It is being filled: holds copies and acks, does not act.
+    Joining,
+    /// It may own calls and act.
+    Alive,
+    /// It hands its calls over and takes no new ones.
+    Draining,
+    /// It is not a member.
+    Dead,
+}
+
+/// Whether an output waits for the peers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Nobody waits.
+    Async,
+    /// The output waits until enough members acked.
+    SemiSync,
+}
+
+/// What became of a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Committed {
+    /// The output may leave.
+    Released,
+    /// It must wait for `ReplicationEvent::Released`.
+    Held,
+    /// It must wait, and nobody will say for what: too many wait. Try again with a next version.
+    Refused,
+}
+
+/// What happened among the peers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplicationEvent {
+    /// What waits for this version of the call, or an older one, may leave.
+    Released(CallId, Version),
+    /// A version came from a peer.
+    Stored(CallId, Version),
+    /// A peer has filled this node; it was in view `view` when it ended.
+    Synced {
+        /// The peer.
+        peer: u16,
+        /// Its view.
+        view: u32,
+    },
+}
+
+/// The links of one shard and the outputs that wait for them.
+#[derive(Debug)]
+pub struct Replicator {
+    config: ReplicatorConfig,
+    peers: Vec<Peer>,
+    holds: VecDeque<Hold>,
+    /// Number of the first hold.
+    holds_base: u64,
+    /// Newest hold of a call.
+    newest: HashTable<(CallId, u64)>,
+    /// Holds before this number have been sent on to further members, or need not be.
+    escalated: u64,
+    turn: usize,
+    held_refused: u64,
+    held_escalated: u64,
+}
+
+impl Replicator {
+    /// Replication to `peers`, none of which is a member yet.
+    #[must_use]
+    pub fn new(config: ReplicatorConfig, keys: ClusterKeys, peers: &[u16]) -> Self {
+        let link = |peer| {
+            let ReplicatorConfig {
+                cluster,
+                node,
+                incarnation,
+                shard,
+                ..
+            } = config;
+            Link::new(
+                Ends {
+                    cluster,
+                    node,
+                    incarnation,
+                    peer,
+                    shard,
+                },
+                keys,
+                config.link,
+            )
+        };
+        let others = peers.iter().filter(|&&peer| peer != config.node);
+        let peers: Vec<Peer> = others
+            .map(|&node| Peer {
+                node,
+                link: link(node),
+            })
+            .collect();
+        assert!(
+            peers.len() <= PEERS_MAX,
+            "a cluster has at most 17 data nodes"
+        );
+        Self {
+            peers,
+            holds: VecDeque::with_capacity(config.holds_max),
+            holds_base: 0,
+            newest: HashTable::with_capacity(config.holds_max * 2),
+            escalated: 0,
+            turn: 0,
+            held_refused: 0,
+            held_escalated: 0,
+            config,
+        }
+    }
+
+    /// Enters a view: `members` are its data nodes, this one included. Calls are sent to their
+    /// new places; holds that need fewer acks now are released.
+    pub fn set_view(
+        &mut self,
+        now: u64,
+        view: u32,
+        members: &[Member],
+        on: &mut impl FnMut(ReplicationEvent),
+    ) {
+        let standing = |node| members.iter().find(|member| member.node == node);
+        let own = standing(self.config.node);
+        let is_alive = own.is_some_and(|own| {
+            own.standing == Standing::Alive && own.incarnation == self.config.incarnation
+        });
+        let mut changed = 0_u32;
+        for (n, peer) in self.peers.iter_mut().enumerate() {
+            let member = standing(peer.node).filter(|m| m.standing != Standing::Dead);
+            let admitted = member.map(|member| member.incarnation);
+            if peer.link.admitted() != admitted {
+                changed |= 1 << n;
+            }
+            peer.link.admit(admitted, now);
+            peer.link.set_view(view, is_alive, now);
+        }
+        if changed == 0 {
+            return;
+        }
+        for peer in self.peers.iter_mut().filter(|_| is_alive) {
+            // Places have moved, so every member may miss calls that are its own now.
+            peer.link.start_sync(Scope::Targets, now);
+        }
+        let need = self.need();
+        for hold in &mut self.holds {
+            hold.acked &= !changed;
+            hold.settle(need, on);
+        }
+        self.pop_settled();
+    }
+
+    /// Sends a committed version on its way.
+    pub fn commit(
+        &mut self,
+        now: u64,
+        id: CallId,
+        version: Version,
+        kind: Kind,
+        mode: Mode,
+    ) -> Committed {
+        let targets = self.targets(id);
+        let urgent = mode == Mode::SemiSync;
+        for n in bits(targets) {
+            self.peers[n].link.enqueue(id, version, kind, urgent, now);
+        }
+        if mode == Mode::Async || self.need() == 0 {
+            return Committed::Released;
+        }
+        if self.holds.len() >= self.config.holds_max {
+            self.held_refused += 1;
+            return Committed::Refused;
+        }
+        let number = self.holds_base + self.holds.len() as u64;
+        let entry = self.newest.find_mut(id.hash(), |entry| entry.0 == id);
+        let former = match entry {
+            Some(entry) => Some(std::mem::replace(&mut entry.1, number)),
+            None => {
+                self.newest
+                    .insert_unique(id.hash(), (id, number), |entry| entry.0.hash());
+                None
+            }
+        };
+        let next_at = now + NEXT_MEMBERS_NS;
+        let (acked, settled) = (0, false);
+        self.holds.push_back(Hold {
+            id,
+            version,
+            kind,
+            former,
+            acked,
+            targets,
+            next_at,
+            settled,
+        });
+        Committed::Held
+    }
+
+    /// Asks a peer to fill this node with everything, for the answer to count in `view`.
+    pub fn request_sync(&mut self, peer: u16, view: u32) {
+        if let Some(peer) = self.peers.iter_mut().find(|known| known.node == peer) {
+            peer.link.request_sync(Scope::All, view);
+        }
+    }
+
+    /// Takes a datagram that claims to come from `from`.
+    ///
+    /// # Errors
+    /// See [`OpenFault`]; nothing has changed then.
+    pub fn handle_datagram(
+        &mut self,
+        now: u64,
+        from: u16,
+        datagram: &mut [u8],
+        ring: &mut Ring,
+        on: &mut impl FnMut(ReplicationEvent),
+    ) -> Result<(), OpenFault> {
+        let n = self
+            .peers
+            .iter()
+            .position(|peer| peer.node == from)
+            .ok_or(OpenFault::Address)?;
+        let need = self.need();
+        let mut newer = [None; NEWER_MAX];
+        let (holds, base, newest) = (&mut self.holds, self.holds_base, &self.newest);
+        let mut newer_count = 0;
+        self.peers[n]
+            .link
+            .handle_datagram(now, datagram, ring, &mut |event| match event {
+                LinkEvent::Acked(id, version) => {
+                    let first = newest.find(id.hash(), |entry| entry.0 == id);
+                    each_hold(holds, base, first.map(|entry| entry.1), |hold| {
+                        if hold.version <= version {
+                            hold.acked |= 1 << n;
+                            hold.settle(need, on);
+                        }
+                    });
+                }
+                LinkEvent::Stored(id, version) => {
+                    // Another node owns the call under a newer epoch: what this node still
+                    // wanted to say about it must never leave (S1).
+                    let first = newest.find(id.hash(), |entry| entry.0 == id);
+                    each_hold(holds, base, first.map(|entry| entry.1), |hold| {
+                        hold.settled |= hold.version.epoch < version.epoch;
+                    });
+                    on(ReplicationEvent::Stored(id, version));
+                }
+                LinkEvent::Newer(id) => {
+                    if let Some(slot) = newer.get_mut(newer_count) {
+                        *slot = Some(id);
+                        newer_count += 1;
+                    }
+                }
+                LinkEvent::Synced { view } => on(ReplicationEvent::Synced { peer: from, view }),
+            })?;
+        self.pop_settled();
+        for id in newer.into_iter().flatten() {
+            if let Some(held) = ring.newest_or_tombstone(id) {
+                let (version, kind) = (held.meta.version, held.meta.kind);
+                self.peers[n].link.enqueue(id, version, kind, false, now);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the next datagram to send into `buffer`; hands out for whom and how long.
+    pub fn poll(&mut self, now: u64, ring: &Ring, buffer: &mut [u8]) -> Option<(u16, usize)> {
+        self.send_to_next_members(now);
+        let (own, copies) = (self.config.node, self.config.copies);
+        let members = Members::of(&self.peers);
+        // Turn by turn, so that no peer waits for another's backlog.
+        for _ in 0..self.peers.len() {
+            let n = self.turn % self.peers.len();
+            let peer = &mut self.peers[n];
+            let node = peer.node;
+            let is_target = |id| takeover::is_among_first(id, node, copies - 1, members.iter(own));
+            if let Some(len) = peer.link.poll(now, ring, buffer, &is_target) {
+                return Some((node, len));
+            }
+            self.turn += 1;
+        }
+        None
+    }
+
+    /// When `poll` has something to do although nothing came in.
+    #[must_use]
+    pub fn deadline(&self, now: u64) -> Option<u64> {
+        let links = self
+            .peers
+            .iter()
+            .filter_map(|peer| peer.link.deadline(now))
+            .min();
+        let at = (self.escalated.max(self.holds_base) - self.holds_base) as usize;
+        let hold = self.holds.get(at).map(|hold| hold.next_at);
+        [links, hold].into_iter().flatten().min()
+    }
+
+    /// Incarnation this replication runs under; another one needs a new `Replicator`.
+    #[must_use]
+    pub fn incarnation(&self) -> u32 {
+        self.config.incarnation
+    }
+
+    /// Link to a peer.
+    #[must_use]
+    pub fn link(&self, peer: u16) -> Option<&Link> {
+        self.peers
+            .iter()
+            .find(|known| known.node == peer)
+            .map(|known| &known.link)
+    }
+
+    /// Takes other cluster keys.
+    pub fn set_keys(&mut self, keys: ClusterKeys) {
+        for peer in &mut self.peers {
+            peer.link.set_keys(keys);
+        }
+    }
+
+    /// Outputs that wait.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.holds.iter().filter(|hold| !hold.settled).count()
+    }
+
+    /// Outputs refused because too many waited.
+    #[must_use]
+    pub fn held_refused(&self) -> u64 {
+        self.held_refused
+    }
+
+    /// Outputs whose records went to further members after 20 ms.
+    #[must_use]
+    pub fn held_escalated(&self) -> u64 {
+        self.held_escalated
+    }
+
+    /// Whether all peers have all they should.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.peers
+            .iter()
+            .all(|peer| peer.link.admitted().is_none() || peer.link.is_settled())
+    }
+
+    /// Acks an output must wait for.
+    fn need(&self) -> u32 {
+        let members = self
+            .peers
+            .iter()
+            .filter(|peer| peer.link.admitted().is_some())
+            .count();
+        members.min(self.config.copies - 1) as u32
+    }
+
+    fn targets(&self, id: CallId) -> u32 {
+        let members = Members::of(&self.peers);
+        let first = self.config.copies - 1;
+        let is_target = |peer: &Peer| {
+            peer.link.admitted().is_some()
+                && takeover::is_among_first(id, peer.node, first, members.iter(self.config.node))
+        };
+        let peers = self.peers.iter().enumerate();
+        peers
+            .filter(|(_, peer)| is_target(peer))
+            .fold(0, |set, (n, _)| set | 1 << n)
+    }
+
+    fn send_to_next_members(&mut self, now: u64) {
+        self.escalated = self.escalated.max(self.holds_base);
+        while let Some(hold) = self
+            .holds
+            .get_mut((self.escalated - self.holds_base) as usize)
+        {
+            if hold.next_at > now && !hold.settled {
+                return;
+            }
+            self.escalated += 1;
+            if hold.settled {
+                continue;
+            }
+            self.held_escalated += 1;
+            for (n, peer) in self.peers.iter_mut().enumerate() {
+                if hold.targets >> n & 1 == 0 {
+                    peer.link
+                        .enqueue(hold.id, hold.version, hold.kind, true, now);
+                    hold.targets |= 1 << n;
+                }
+            }
+        }
+    }
+
+    fn pop_settled(&mut self) {
+        while let Some(&hold) = self.holds.front().filter(|hold| hold.settled) {
+            self.holds.pop_front();
+            let number = self.holds_base;
+            self.holds_base += 1;
+            let found = self
+                .newest
+                .find_entry(hold.id.hash(), |entry| entry.0 == hold.id);
+            if let Ok(entry) = found
+                && entry.get().1 == number
+            {
+                entry.remove();
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Peer {
+    node: u16,
+    link: Link,
+}
+
+/// An output that waits.
+#[derive(Clone, Copy, Debug)]
+struct Hold {
+    id: CallId,
+    version: Version,
+    kind: Kind,
+    /// Number of the hold before this one of the same call; may be gone.
+    former: Option<u64>,
+    acked: u32,
+    targets: u32,
+    next_at: u64,
+    settled: bool,
+}
+
+impl Hold {
+    fn settle(&mut self, need: u32, on: &mut impl FnMut(ReplicationEvent)) {
+        if !self.settled && self.acked.count_ones() >= need {
+            self.settled = true;
+            on(ReplicationEvent::Released(self.id, self.version));
+        }
+    }
+}
+
+/// The members other than this node, by value, so that links can be borrowed meanwhile.
+#[derive(Clone, Copy, Debug)]
+struct Members {
+    nodes: [u16; PEERS_MAX],
+    count: usize,
+}
+
+impl Members {
+    fn of(peers: &[Peer]) -> Self {
+        let mut members = Self {
+            nodes: [0; PEERS_MAX],
+            count: 0,
+        };
+        for peer in peers.iter().filter(|peer| peer.link.admitted().is_some()) {
+            members.nodes[members.count] = peer.node;
+            members.count += 1;
+        }
+        members
+    }
+
+    fn iter(&self, own: u16) -> impl Iterator<Item = u16> + '_ {
+        self.nodes[..self.count]
+            .iter()
+            .copied()
+            .filter(move |&node| node != own)
+    }
+}
+
+/// Visits the holds of one call, newest first.
+fn each_hold(
+    holds: &mut VecDeque<Hold>,
+    base: u64,
+    mut next: Option<u64>,
+    mut visit: impl FnMut(&mut Hold),
+) {
+    while let Some(at) = next.and_then(|number| number.checked_sub(base)) {
+        let hold = &mut holds[at as usize];
+        visit(hold);
+        next = hold.former;
+    }
+}
+
+fn bits(set: u32) -> impl Iterator<Item = usize> {
+    (0..32).filter(move |n| set >> n & 1 == 1)
+}
+
+/// Data nodes beside this one.
+pub const PEERS_MAX: usize = 16;
+/// Patience with the first members before the next ones are asked too.
+pub const NEXT_MEMBERS_NS: u64 = 20_000_000;
+/// Calls one datagram may show to be another node's; the sender repeats what is left.
+const NEWER_MAX: usize = 32;

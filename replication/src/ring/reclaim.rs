@@ -1,0 +1,151 @@
+//! Freeing room: what is alive at the young tail moves to the old ring, what is alive at the old
+//! tail moves to its head, a little with every append and more in idle time.
+
+use super::{OLD, Ring};
+use crate::error::RingError;
+use crate::layout::HEADER;
+use crate::record::{self, Kind};
+
+impl Ring {
+    /// Reclaims at most `records` records ahead of need; for idle time. Returns how many it
+    /// touched, 0 if there is nothing worth doing.
+    pub fn reclaim_idle(&mut self, records: u32) -> u32 {
+        for done in 0..records {
+            let young_wants = self.young.free() < self.young.capacity() / IDLE_FREE_SHARE
+                && self.young.used() > 0;
+            let dead_in_old = self.old.used() - self.live.old_bytes;
+            let old_wants = self.old.free() < self.old.capacity() / IDLE_FREE_SHARE
+                && dead_in_old > self.old.capacity() / IDLE_DEAD_SHARE;
+            let worked = match (old_wants, young_wants) {
+                (true, _) => self.reclaim_old().is_some(),
+                (false, true) => self.reclaim_young().is_ok(),
+                (false, false) => false,
+            };
+            if !worked {
+                return done;
+            }
+        }
+        records
+    }
+
+    /// Frees room for `size` bytes at the young head, and a little more when it gets scarce.
+    /// True if records moved.
+    #[inline]
+    pub(super) fn make_room_young(&mut self, size: u64) -> Result<bool, RingError> {
+        if self.young.free() >= self.limits.young_low_water && self.young.has_room(size, 0) {
+            return Ok(false);
+        }
+        let (mut freed, mut records) = (0, 0_u32);
+        loop {
+            let enough = records >= RECLAIM_MAX || (records >= RECLAIM_MIN && freed >= 2 * size);
+            let relaxed = self.young.free() >= self.limits.young_low_water;
+            if (enough || relaxed || self.young.used() == 0) && self.young.has_room(size, 0) {
+                break;
+            }
+            freed += self.reclaim_young()?;
+            records += 1;
+        }
+        self.counters.reclaim_burst_max = self.counters.reclaim_burst_max.max(records);
+        Ok(true)
+    }
+
+    /// Frees the record at the young tail: promotes it if it is a live call.
+    fn reclaim_young(&mut self) -> Result<u64, RingError> {
+        let lsn = self.young.tail();
+        let head = self.young.head_at(lsn);
+        let (size, len) = (record::claimed_size(head), record::payload_len(head));
+        let (kind, id) = (record::kind(head), record::call_id(head));
+        if !self.young.is_dead(lsn) {
+            match kind {
+                Some(Kind::Put) => {
+                    self.make_room_old(size)?;
+                    self.old.pad_for(size);
+                    let from = &self.young.record_at(lsn)[8..];
+                    self.old.next_bytes(size)[8..HEADER + len].copy_from_slice(from);
+                    let place = self.old.publish(size) | OLD;
+                    self.replace(id, lsn, place);
+                    self.live.old_bytes += size;
+                    self.counters.bytes_promoted += size;
+                }
+                Some(Kind::Del) => {
+                    let (young, old) = (&self.young, &self.old);
+                    let found = self.index.find_entry(id.hash(), |e| e.is(id, young, old));
+                    found
+                        .expect("a tombstone that is not dead is indexed")
+                        .remove();
+                    self.counters.tombstones_dropped += 1;
+                }
+                Some(Kind::Pad) | None => {}
+            }
+        }
+        self.young.advance_tail(size);
+        Ok(size)
+    }
+
+    fn make_room_old(&mut self, size: u64) -> Result<(), RingError> {
+        if self.old.free() >= self.limits.old_low_water
+            && self.old.has_room(size, self.limits.spare)
+        {
+            return Ok(());
+        }
+        let (mut passed, mut net, mut records) = (0, 0, 0_u32);
+        loop {
+            let enough = records >= RECLAIM_MAX || (records >= RECLAIM_MIN && net >= size);
+            let relaxed = self.old.free() >= self.limits.old_low_water;
+            if (enough || relaxed) && self.old.has_room(size, self.limits.spare) {
+                break;
+            }
+            // Admission keeps live bytes so low that one lap always yields room. Were that
+            // wrong, refusing is better than turning for ever.
+            if passed > 2 * self.old.capacity() {
+                self.counters.reclaim_stuck += 1;
+                return Err(RingError::Full);
+            }
+            let Some((bytes, was_live)) = self.reclaim_old() else {
+                self.counters.reclaim_stuck += 1;
+                return Err(RingError::Full);
+            };
+            passed += bytes;
+            net += if was_live { 0 } else { bytes };
+            records += 1;
+        }
+        self.counters.reclaim_old_burst_max = self.counters.reclaim_old_burst_max.max(records);
+        Ok(())
+    }
+
+    /// Frees the record at the old tail, moving it to the head if it is alive. Says how many
+    /// bytes it passed and whether they were alive; nothing if it could not.
+    fn reclaim_old(&mut self) -> Option<(u64, bool)> {
+        if self.old.used() == 0 {
+            return None;
+        }
+        let lsn = self.old.tail();
+        let head = self.old.head_at(lsn);
+        let (size, len) = (record::claimed_size(head), record::payload_len(head));
+        let (kind, id) = (record::kind(head), record::call_id(head));
+        let alive = kind == Some(Kind::Put) && !self.old.is_dead(lsn);
+        if alive {
+            if !self.old.has_room(size, 0) {
+                return None;
+            }
+            self.old.pad_for(size);
+            self.old.copy_to_head(lsn, HEADER + len);
+            let place = self.old.publish(size) | OLD;
+            self.replace(id, lsn | OLD, place);
+            self.counters.bytes_relocated += size;
+        }
+        self.old.advance_tail(size);
+        Some((size, alive))
+    }
+}
+
+/// Records an append reclaims when room is scarce: no fewer, and no more unless it must.
+const RECLAIM_MIN: u32 = 2;
+const RECLAIM_MAX: u32 = 8;
+/// Room is scarce in the young ring below 1/8, in the old one below 1/32.
+pub(super) const YOUNG_FREE_SHARE: u64 = 8;
+pub(super) const OLD_FREE_SHARE: u64 = 32;
+/// Idle work goes on until a quarter is free, in the old ring only if 1/16 is dead.
+const IDLE_FREE_SHARE: u64 = 4;
+const IDLE_DEAD_SHARE: u64 = 16;
+const _: () = assert!(RECLAIM_MIN < RECLAIM_MAX);

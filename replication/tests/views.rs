@@ -1,0 +1,582 @@
+//! Views among real nodes in virtual time: rules V1 to V12, and random faults.
+
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+
+use replication::replicator::Standing;
+use replication::view::{
+    Adoption, Durable, SaveFault, StartFault, View, ViewConfig, ViewMessage, Views, VoteStore,
+};
+
+const MS: u64 = 1_000_000;
+
+struct Disk {
+    content: Durable,
+    fails: bool,
+}
+
+impl VoteStore for Disk {
+    fn save(&mut self, durable: &Durable) -> Result<(), SaveFault> {
+        if self.fails {
+            return Err(SaveFault);
+        }
+        self.content = *durable;
+        Ok(())
+    }
+}
+
+struct Node {
+    views: Views,
+    disk: Disk,
+    up: bool,
+    paused_until: u64,
+    /// Clock error in parts per million.
+    ppm: i64,
+    /// Answers catch-up requests at once; in between lies the replication of other tests.
+    syncs: bool,
+}
+
+struct Draw(u64);
+
+impl Draw {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ z >> 31) % limit
+    }
+}
+
+struct World {
+    nodes: Vec<Node>,
+    config: ViewConfig,
+    now: u64,
+    draw: Draw,
+    loss: u64,
+    cut: BTreeSet<(u8, u8)>,
+    flying: BinaryHeap<(i64, i64, u8, u8, Vec<u8>)>,
+    sent: i64,
+    /// Content of every view number anybody entered.
+    history: BTreeMap<u32, View>,
+    adoptions: u64,
+    /// Of these, beyond the promise.
+    forced: u64,
+}
+
+fn config(node: u8, voters: u8, witnesses: u32) -> ViewConfig {
+    ViewConfig {
+        node,
+        voters,
+        witnesses,
+        copies: 2,
+    }
+}
+
+impl World {
+    fn new(voters: u8, witnesses: u32, seed: u64) -> Self {
+        let mut draw = Draw(seed);
+        let nodes = (0..voters)
+            .map(|node| {
+                let mut disk = Disk {
+                    content: Durable::bootstrap(),
+                    fails: false,
+                };
+                let config = config(node, voters, witnesses);
+                let views = Views::start(config, disk.content, true, 1000 * MS, &mut disk);
+                let views = views.expect("a possible configuration");
+                let ppm = draw.below(401) as i64 - 200;
+                Node {
+                    views,
+                    disk,
+                    up: true,
+                    paused_until: 0,
+                    ppm,
+                    syncs: true,
+                }
+            })
+            .collect();
+        Self {
+            nodes,
+            config: config(0, voters, witnesses),
+            now: 1000 * MS,
+            draw,
+            loss: 0,
+            cut: BTreeSet::new(),
+            flying: BinaryHeap::new(),
+            sent: 0,
+            history: BTreeMap::from([(1, View::genesis())]),
+            adoptions: 0,
+            forced: 0,
+        }
+    }
+
+    fn clock(&self, node: usize) -> u64 {
+        let elapsed = (self.now - 1000 * MS) as i64;
+        (self.now as i64 + elapsed / 1_000_000 * self.nodes[node].ppm) as u64
+    }
+
+    fn is_running(&self, node: usize) -> bool {
+        self.nodes[node].up && self.now >= self.nodes[node].paused_until
+    }
+
+    /// Millisecond by millisecond.
+    fn run(&mut self, ms: u64) {
+        for _ in 0..ms {
+            self.now += MS;
+            while self
+                .flying
+                .peek()
+                .is_some_and(|packet| -packet.0 as u64 <= self.now)
+            {
+                let (_, order, from, to, bytes) = self.flying.pop().expect("peeked");
+                let at = usize::from(to);
+                if self.nodes[at].up && !self.is_running(at) {
+                    let later = self.nodes[at].paused_until as i64;
+                    self.flying.push((-later, order, from, to, bytes));
+                } else if self.nodes[at].up {
+                    let now = self.clock(at);
+                    let message = ViewMessage::parse(&bytes).expect("as it was sent");
+                    let node = &mut self.nodes[at];
+                    node.views.handle(now, from, &message, &mut node.disk);
+                    self.after_step(at);
+                }
+            }
+            for at in 0..self.nodes.len() {
+                if self.is_running(at) {
+                    let now = self.clock(at);
+                    let node = &mut self.nodes[at];
+                    node.views.tick(now, &mut node.disk);
+                    self.after_step(at);
+                }
+            }
+            self.check();
+        }
+    }
+
+    fn after_step(&mut self, at: usize) {
+        let view = *self.nodes[at].views.view();
+        let known = *self.history.entry(view.number).or_insert(view);
+        assert_eq!(known, view, "one content per view number");
+        let node = &mut self.nodes[at];
+        if node.views.must_resume() && node.views.sync_wanted() == 0 {
+            node.views.set_resumed();
+        }
+        while let Some((to, message)) = self.nodes[at].views.poll_message() {
+            let mut bytes = vec![0; 300];
+            let len = message.encode(&mut bytes).expect("300 bytes are enough");
+            bytes.truncate(len);
+            let copies = 1 + u64::from(self.draw.below(100) < self.loss);
+            for _ in 0..copies {
+                if self.draw.below(100) < self.loss || self.cut.contains(&(at as u8, to)) {
+                    continue;
+                }
+                let straggles = self.draw.below(100) < self.loss;
+                let jitter = if straggles {
+                    self.draw.below(40 * MS)
+                } else {
+                    0
+                };
+                let due = self.now + MS / 10 + self.draw.below(2 * MS) + jitter;
+                self.sent += 1;
+                self.flying
+                    .push((-(due as i64), -self.sent, at as u8, to, bytes.clone()));
+            }
+        }
+        self.sync(at);
+    }
+
+    /// Catch-up as an oracle: it succeeds if both are in the same view and hear each other.
+    fn sync(&mut self, at: usize) {
+        let wanted = self.nodes[at].views.sync_wanted();
+        for peer in (0..self.nodes.len()).filter(|peer| wanted >> peer & 1 == 1) {
+            let there = (at as u8, peer as u8);
+            let cut = self.cut.contains(&there) || self.cut.contains(&(there.1, there.0));
+            let number = self.nodes[peer].views.view().number;
+            if self.nodes[at].syncs && !cut && self.is_running(peer) {
+                self.nodes[at].views.note_synced(peer as u8, number);
+            }
+        }
+        // Settled: whatever could be adopted is, which here takes no time.
+        let (now, views) = (self.clock(at), &self.nodes[at].views);
+        let is_done = |node: usize| {
+            views.view().nodes[node].standing != Standing::Dead
+                || self.config.witnesses >> node & 1 == 1
+                || views.adoption(now, node as u8) != Adoption::NotNow
+        };
+        if (0..self.nodes.len()).all(is_done) && self.nodes[at].views.sync_wanted() == 0 {
+            self.nodes[at].views.set_settled();
+        }
+    }
+
+    fn may_act(&self, node: usize) -> bool {
+        self.is_running(node) && self.nodes[node].views.may_act(self.clock(node))
+    }
+
+    /// Who may adopt a node's calls may do so only while that node cannot act (S1, S8).
+    fn check(&mut self) {
+        let running: Vec<_> = (0..self.nodes.len())
+            .filter(|&at| self.is_running(at))
+            .collect();
+        for at in running {
+            for owner in (0..self.nodes.len()).filter(|&owner| owner != at) {
+                let adoption = self.nodes[at].views.adoption(self.clock(at), owner as u8);
+                if adoption == Adoption::NotNow {
+                    continue;
+                }
+                self.adoptions += 1;
+                self.forced += u64::from(adoption == Adoption::BeyondThePromise);
+                let view = self.nodes[owner].views.view();
+                let behind = view.number < self.nodes[at].views.view().number;
+                assert!(
+                    !(self.may_act(owner) && behind),
+                    "{at} adopts from {owner}, who acts"
+                );
+            }
+        }
+    }
+
+    fn isolate(&mut self, node: u8) {
+        for other in (0..self.config.voters).filter(|&other| other != node) {
+            self.cut.extend([(node, other), (other, node)]);
+        }
+    }
+
+    fn restart(&mut self, at: usize, kept: bool) {
+        let now = self.clock(at);
+        let config = ViewConfig {
+            node: at as u8,
+            ..self.config
+        };
+        let node = &mut self.nodes[at];
+        let started = Views::start(config, node.disk.content, kept, now, &mut node.disk);
+        node.views = started.expect("it started before");
+        node.up = true;
+    }
+
+    fn standing(&self, seen_by: usize, node: usize) -> Standing {
+        self.nodes[seen_by].views.view().nodes[node].standing
+    }
+
+    fn everybody_acts(&self) -> bool {
+        let data = |at: &usize| self.config.witnesses >> at & 1 == 0;
+        (0..self.nodes.len())
+            .filter(data)
+            .all(|at| self.may_act(at))
+    }
+}
+
+#[test]
+fn three_nodes_that_hear_each_other_act_under_the_first_view() {
+    let mut world = World::new(3, 0, 1);
+    world.run(2000);
+    assert!(world.everybody_acts());
+    assert_eq!(
+        world.history.len(),
+        1,
+        "nothing has changed, so no view was needed"
+    );
+}
+
+#[test]
+fn a_crashed_node_is_dead_and_adoptable_within_half_a_second() {
+    let mut world = World::new(3, 0, 2);
+    world.run(1000);
+    world.nodes[1].up = false;
+    let mut waited = 0;
+    while world.adoptions == 0 {
+        world.run(1);
+        waited += 1;
+        assert!(waited < 500, "nobody adopts");
+    }
+    println!("adoptable after {waited} ms");
+    assert_eq!(world.standing(0, 1), Standing::Dead);
+}
+
+#[test]
+fn an_isolated_node_stops_acting_before_anybody_may_adopt() {
+    let mut world = World::new(3, 0, 3);
+    world.run(1000);
+    world.isolate(0);
+    world.run(181 + 50);
+    assert!(!world.may_act(0), "its lease is over");
+    // `check` compares at every millisecond.
+    world.run(1000);
+    assert!(world.adoptions > 0);
+    assert_eq!(world.standing(0, 0), Standing::Alive, "it cannot know yet");
+    world.cut.clear();
+    world.run(2000);
+    assert!(world.everybody_acts(), "and it joins again");
+    assert_eq!(world.nodes[0].views.incarnation(), 2);
+}
+
+#[test]
+fn hearing_others_is_no_right_to_act() {
+    let mut world = World::new(3, 0, 4);
+    world.run(1000);
+    // Node 0 hears everything; nobody hears node 0.
+    world.cut.extend([(0, 1), (0, 2)]);
+    world.run(240);
+    assert!(!world.may_act(0));
+    assert!(world.may_act(1) && world.may_act(2));
+}
+
+#[test]
+fn a_partial_partition_costs_one_node_and_does_not_flap() {
+    let mut world = World::new(3, 0, 5);
+    world.run(1000);
+    world.cut.extend([(0, 1), (1, 0)]);
+    world.run(4000);
+    let views = world.history.len();
+    world.run(10_000);
+    let alive = (0..3)
+        .filter(|&node| world.standing(2, node) == Standing::Alive)
+        .count();
+    assert_eq!(alive, 2);
+    assert_eq!(
+        world.history.len(),
+        views,
+        "no view follows while nothing changes"
+    );
+    world.cut.clear();
+    world.run(3000);
+    assert!(world.everybody_acts());
+}
+
+#[test]
+fn an_accepted_view_stops_acting_before_it_is_decided() {
+    let mut world = World::new(3, 0, 6);
+    world.run(1000);
+    let (mut view, now) = (*world.nodes[0].views.view(), world.clock(0));
+    view.number += 1;
+    assert!(world.may_act(0));
+    let node = &mut world.nodes[0];
+    let accept = replication::register::RegisterMessage::Accept(
+        replication::register::Ballot::new(100, 1),
+        view,
+    );
+    node.views
+        .handle(now, 1, &ViewMessage::Register(accept), &mut node.disk);
+    assert!(!world.may_act(0), "its own acceptor knows of a newer view");
+    // And so does everybody whose majority includes it.
+    world.isolate(2);
+    world.run(200);
+    assert!(!world.may_act(1));
+}
+
+#[test]
+fn a_vote_that_is_not_stored_is_not_given() {
+    let mut world = World::new(3, 0, 7);
+    world.run(1000);
+    while world.nodes[0].views.poll_message().is_some() {}
+    world.nodes[0].disk.fails = true;
+    let now = world.clock(0);
+    let node = &mut world.nodes[0];
+    let prepare =
+        replication::register::RegisterMessage::Prepare(replication::register::Ballot::new(100, 1));
+    node.views
+        .handle(now, 1, &ViewMessage::Register(prepare), &mut node.disk);
+    assert_eq!(node.views.poll_message(), None);
+    node.disk.fails = false;
+    node.views
+        .handle(now, 1, &ViewMessage::Register(prepare), &mut node.disk);
+    assert!(node.views.poll_message().is_some());
+    assert_eq!(
+        node.disk.content.vote.promised.round(),
+        100,
+        "stored before the answer"
+    );
+}
+
+#[test]
+fn adoption_waits_for_the_sync_under_the_very_view() {
+    let mut world = World::new(3, 0, 8);
+    world.run(1000);
+    world.nodes[0].syncs = false;
+    world.nodes[2].syncs = false;
+    world.nodes[1].up = false;
+    world.run(2000);
+    assert_eq!(world.adoptions, 0);
+    let view = world.nodes[0].views.view().number;
+    world.nodes[0].views.note_synced(2, view - 1);
+    world.nodes[0].views.note_synced(2, view + 1);
+    assert_eq!(
+        world.nodes[0].views.adoption(world.clock(0), 1),
+        Adoption::NotNow
+    );
+    world.nodes[0].views.note_synced(2, view);
+    assert_eq!(
+        world.nodes[0].views.adoption(world.clock(0), 1),
+        Adoption::Ready
+    );
+    assert_eq!(
+        world.nodes[0].views.adoption(world.clock(0), 2),
+        Adoption::NotNow,
+        "it lives"
+    );
+}
+
+#[test]
+fn adoption_waits_when_as_many_are_gone_as_there_are_copies() {
+    let mut world = World::new(5, 0, 9);
+    world.run(1000);
+    for node in 0..5 {
+        world.nodes[node].syncs = true;
+    }
+    // Two at once, k = 2: both copies of some call may be among them.
+    (world.nodes[3].up, world.nodes[4].up) = (false, false);
+    world.run(3000);
+    assert_eq!(world.standing(0, 3), Standing::Dead);
+    assert_eq!(world.adoptions, 0, "it waits for a missing one");
+    world.run(4000);
+    assert!(world.adoptions > 0, "and then goes on");
+    assert_eq!(
+        world.adoptions, world.forced,
+        "which is beyond the promise, and says so"
+    );
+}
+
+#[test]
+fn a_node_that_restarts_quickly_joins_without_having_been_dead() {
+    let mut world = World::new(3, 0, 10);
+    world.run(1000);
+    world.nodes[1].up = false;
+    world.run(30);
+    world.restart(1, true);
+    assert!(!world.may_act(1));
+    world.run(2000);
+    assert!(world.everybody_acts());
+    let was_dead = world
+        .history
+        .values()
+        .any(|view| view.nodes[1].standing == Standing::Dead);
+    assert!(!was_dead);
+    assert_eq!(world.adoptions, 0, "its calls are not adopted meanwhile");
+}
+
+#[test]
+fn all_nodes_restarted_find_together_again() {
+    let mut world = World::new(3, 0, 11);
+    world.run(1000);
+    for node in 0..3 {
+        world.nodes[node].up = false;
+    }
+    world.run(500);
+    for node in 0..3 {
+        world.restart(node, true);
+    }
+    world.run(3000);
+    assert!(world.everybody_acts());
+}
+
+#[test]
+fn two_nodes_and_a_witness_survive_the_loss_of_one() {
+    let mut world = World::new(3, 0b100, 12);
+    world.run(1000);
+    assert!(world.everybody_acts());
+    world.nodes[0].up = false;
+    world.run(700);
+    assert!(world.may_act(1));
+    assert!(world.adoptions > 0);
+    assert_eq!(
+        world.nodes[2].views.sync_wanted(),
+        0,
+        "a witness is never filled"
+    );
+}
+
+#[test]
+fn two_voters_are_refused_and_one_acts_alone() {
+    let mut disk = Disk {
+        content: Durable::bootstrap(),
+        fails: false,
+    };
+    let two = Views::start(config(0, 2, 0), disk.content, true, MS, &mut disk);
+    assert_eq!(two.map(|_| ()), Err(StartFault::TwoVoters));
+    let none = Views::start(config(3, 3, 0), disk.content, true, MS, &mut disk);
+    assert_eq!(none.map(|_| ()), Err(StartFault::Voters));
+    let mut world = World::new(1, 0, 1);
+    world.run(100);
+    assert!(world.everybody_acts());
+    for _ in 0..3 {
+        world.restart(0, true);
+        assert!(!world.may_act(0));
+        world.run(2000);
+        assert!(world.everybody_acts());
+    }
+}
+
+#[test]
+fn a_lone_minority_neither_acts_nor_decides() {
+    let mut world = World::new(5, 0, 13);
+    world.run(1000);
+    world.nodes[2].up = false;
+    world.nodes[3].up = false;
+    world.nodes[4].up = false;
+    world.run(10_000);
+    assert!(!world.may_act(0) && !world.may_act(1));
+    assert_eq!(world.history.len(), 1);
+}
+
+/// Random faults, one after the other or on top of each other; ends healed.
+fn faults(voters: u8, witnesses: u32, seed: u64, overlap: bool) -> World {
+    let mut world = World::new(voters, witnesses, seed);
+    world.loss = 5;
+    world.run(1000);
+    for _ in 0..12 {
+        let at = world.draw.below(voters.into()) as u8;
+        let other = (at + 1 + world.draw.below(u64::from(voters) - 1) as u8) % voters;
+        match world.draw.below(7) {
+            0 => world.nodes[usize::from(at)].up = false,
+            1 => world.isolate(at),
+            2 => world.cut.extend([(at, other), (other, at)]),
+            3 => drop(world.cut.insert((at, other))),
+            4 => world
+                .cut
+                .extend((0..voters).filter(|&o| o != at).map(|o| (at, o))),
+            5 => world
+                .cut
+                .extend((0..voters).filter(|&o| o != at).map(|o| (o, at))),
+            _ => {
+                let pause = 100 + world.draw.below(2000);
+                world.nodes[usize::from(at)].paused_until = world.now + pause * MS;
+            }
+        }
+        let lasts = 50 + world.draw.below(2500);
+        world.run(lasts);
+        if overlap && world.draw.below(2) == 0 {
+            continue;
+        }
+        heal(&mut world);
+        let rests = world.draw.below(3000);
+        world.run(rests);
+    }
+    heal(&mut world);
+    world.run(10_000);
+    world
+}
+
+fn heal(world: &mut World) {
+    world.cut.clear();
+    for node in 0..world.nodes.len() {
+        if !world.nodes[node].up {
+            world.restart(node, true);
+        }
+    }
+}
+
+#[test]
+fn under_random_faults_nobody_adopts_from_one_who_acts_and_all_act_again_at_the_end() {
+    let seeds = std::env::var("SEEDS")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(24);
+    let mut adoptions = 0;
+    for seed in 0..seeds {
+        for (voters, witnesses) in [(3, 0), (3, 0b100), (5, 0)] {
+            let world = faults(voters, witnesses, seed, seed % 2 == 1);
+            assert!(world.everybody_acts(), "seed={seed} voters={voters}");
+            adoptions += world.adoptions;
+        }
+    }
+    assert!(adoptions > 0);
+}
