@@ -47,8 +47,8 @@ fn draw(seed: u64, sabotage: Sabotage) -> World {
     if rng.below(2) == 0 {
         draw_trouble(&mut rng, &mut world);
     }
-    if rng.below(4) == 0 {
-        for _ in 0..=rng.below(2) {
+    if rng.below(3) == 0 {
+        for _ in 0..=rng.below(3) {
             let at = rng.below(HORIZON_MS / 2);
             world.befall(at, Misfortune::Restart(50 + rng.below(3_000)));
         }

@@ -20,25 +20,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use charging::config::CtfConfig;
-use charging::ctf::Ctf;
-use charging::diameter::avp::Message as Diameter;
-use charging::diameter::peer::PeerConfig;
-use charging::diameter::routing::{IoAction, PeerIndex, RoutedPeer, Router, RouterConfig};
-use charging::rf::backlog::{Backlog, BacklogConfig};
-use charging::server::{CdfIo, ConnectionId, Fault};
-use charging::state::RecordType;
+use charging::diameter::routing::PeerIndex;
+use charging::server::{ConnectionId, Fault};
 use charging::time::{Now, UnixMillis};
-use dataplane::b2bua::{CallState, Origin, Phase, Place};
 use dataplane::config::Config;
 use dataplane::env::SplitMix64;
-use dataplane::shard::{AnyStore, Parts, Shard, Taken};
-use dataplane::sip::TokenKey;
+use dataplane::shard::Shard;
 
-use crate::cdf::{Far, Link, identity};
+use crate::cdf::Far;
 use crate::checks::Watch;
 use crate::net::Net;
-use crate::store::{Blobs, Records, archive};
+use crate::store::{Blobs, Records};
 use crate::ua::{Phone, Plan};
 
 /// What a world is made of.

@@ -1,6 +1,17 @@
 //! The streams between the shards and the CDFs.
 
-use super::*;
+use charging::diameter::avp::Message as Diameter;
+use charging::diameter::routing::IoAction;
+use charging::diameter::routing::PeerIndex;
+use charging::server::CdfIo;
+use charging::server::ConnectionId;
+use charging::server::Fault;
+use dataplane::shard::Shard;
+
+use super::Event;
+use super::Sabotage;
+use super::World;
+use crate::cdf::Link;
 
 impl World {
     pub(super) fn serve_router(&mut self, place: usize, shard: &mut Shard) {
@@ -39,16 +50,28 @@ impl World {
             };
             link.broken |= entry.is_black;
             let (id, at) = (link.id, link.arrival(0, self.now + entry.delay));
-            self.push(
-                at,
-                Event::Up {
-                    shard: place,
-                    far,
-                    id,
-                    bytes,
-                },
-            );
+            for bytes in self.pieces(bytes) {
+                let shard = place;
+                self.push(
+                    at,
+                    Event::Up {
+                        shard,
+                        far,
+                        id,
+                        bytes,
+                    },
+                );
+            }
         }
+    }
+
+    // A stream knows no messages: what was written at once may arrive in two parts.
+    fn pieces(&mut self, mut bytes: Vec<u8>) -> Vec<Vec<u8>> {
+        if self.setup.sabotage != Sabotage::None || self.rng.below(4) > 0 {
+            return vec![bytes];
+        }
+        let rest = bytes.split_off(self.rng.below(bytes.len() as u64) as usize);
+        vec![bytes, rest]
     }
 
     // No ACR leaves whose record a restart would not find.
@@ -128,7 +151,8 @@ impl World {
             return;
         }
         let now = self.instant();
-        for acr in requests(bytes) {
+        let planted = self.setup.sabotage != Sabotage::None;
+        for acr in requests(if planted { bytes } else { &[] }) {
             self.acrs += 1;
             let lose = self.setup.sabotage == Sabotage::LoseRecord && self.acrs % 7 == 6;
             let fault = if lose {
@@ -174,15 +198,18 @@ impl World {
                 .links
                 .get_mut(&shard)
                 .map_or(at, |link| link.arrival(1, at));
-            self.push(
-                at,
-                Event::Down {
-                    shard,
-                    far,
-                    id: link.id,
-                    bytes,
-                },
-            );
+            let id = link.id;
+            for bytes in self.pieces(bytes) {
+                self.push(
+                    at,
+                    Event::Down {
+                        shard,
+                        far,
+                        id,
+                        bytes,
+                    },
+                );
+            }
         }
         while let Some(CdfIo::Close(id)) = self.fars[far].cdf.poll_io() {
             self.fars[far].cdf.on_closed(id);
@@ -218,8 +245,10 @@ fn requests(bytes: &[u8]) -> Vec<Diameter<'_>> {
     let mut rest = bytes;
     while rest.len() >= 20 {
         let length = u32::from_be_bytes([0, rest[1], rest[2], rest[3]]) as usize;
-        let Some(one) = rest.get(..length) else { break };
-        rest = &rest[length..];
+        let Some(one) = rest.get(..length.max(20)) else {
+            break;
+        };
+        rest = &rest[one.len()..];
         let Ok(message) = Diameter::parse(one) else {
             continue;
         };

@@ -2,7 +2,31 @@
 
 use std::net::SocketAddr;
 
-use super::*;
+use charging::config::CtfConfig;
+use charging::ctf::Ctf;
+use charging::diameter::peer::PeerConfig;
+use charging::diameter::routing::RoutedPeer;
+use charging::diameter::routing::Router;
+use charging::diameter::routing::RouterConfig;
+use charging::rf::backlog::Backlog;
+use charging::rf::backlog::BacklogConfig;
+use charging::state::RecordType;
+use dataplane::b2bua::CallState;
+use dataplane::b2bua::Origin;
+use dataplane::b2bua::Phase;
+use dataplane::b2bua::Place;
+use dataplane::shard::AnyStore;
+use dataplane::shard::Parts;
+use dataplane::shard::Shard;
+use dataplane::shard::Taken;
+use dataplane::sip::TokenKey;
+
+use super::Event;
+use super::Sabotage;
+use super::TEXTS_BOUND;
+use super::World;
+use crate::cdf::identity;
+use crate::store::archive;
 
 impl World {
     pub(super) fn start_node(&mut self) {
