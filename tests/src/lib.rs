@@ -2,3 +2,5 @@
 
 pub mod exercise;
 pub mod process;
+pub mod traffic;
+pub mod venv;
