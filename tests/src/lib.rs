@@ -8,4 +8,6 @@ pub mod process;
 pub mod random;
 pub mod sim;
 pub mod store;
+pub mod traffic;
 pub mod ua;
+pub mod venv;

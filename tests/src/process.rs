@@ -45,15 +45,31 @@ pub fn is_installed(program: &str) -> bool {
     let found = std::env::var_os("PATH")
         .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()));
     if !found {
-        assert!(
-            std::env::var_os("RINGTOLL_NO_SKIP").is_none(),
-            "{program} is not installed, and RINGTOLL_NO_SKIP forbids to skip its tests"
-        );
-        // Past the harness' capture, so that nobody misses it.
-        let mut out = std::io::stderr().lock();
-        let _ = writeln!(out, "SKIPPED: {program} is not installed");
+        skip(&format!("{program} is not installed"));
     }
     found
+}
+
+/// Says that a test is skipped and why, where the test's output is read.
+///
+/// # Panics
+/// If `RINGTOLL_NO_SKIP` is set.
+pub fn skip(reason: &str) {
+    assert!(
+        std::env::var_os("RINGTOLL_NO_SKIP").is_none(),
+        "{reason}, and RINGTOLL_NO_SKIP forbids to skip its tests"
+    );
+    // Past the harness' capture, so that nobody misses it.
+    let mut out = std::io::stderr().lock();
+    let _ = writeln!(out, "SKIPPED: {reason}");
+}
+
+/// A directory for what is dear to make and can be kept between runs of a test.
+pub fn cache(name: &str) -> PathBuf {
+    let built = ringtoll().parent().expect("a program lies in a directory");
+    let dir = built.join("interop").join(name);
+    std::fs::create_dir_all(&dir).expect("the build directory takes files");
+    dir
 }
 
 /// A free UDP port of 127.0.0.1.
@@ -163,13 +179,22 @@ impl NodeProcess {
 
     /// The same with `node.cores` as given.
     pub fn start_on_cores(callee: SocketAddr, more: &str, cores: &str) -> Self {
+        Self::start_whole(callee, "", more, cores)
+    }
+
+    /// Starts one with further keys of `[sip]`, before `more`.
+    pub fn start_with(callee: SocketAddr, sip: &str, more: &str) -> Self {
+        Self::start_whole(callee, sip, more, "[]")
+    }
+
+    fn start_whole(callee: SocketAddr, sip_keys: &str, more: &str, cores: &str) -> Self {
         let dir = tempfile::tempdir().expect("there is room for temporary files");
         let (sip, admin) = (free_udp(), free_tcp());
         let text = format!(
             "[node]\nname = \"test\"\ncores = {cores}\nstate_dir = \"{dir}/state\"\ndata_dir = \"{dir}/data\"\n\
              drain_timeout_s = 20\nring_young_mib = 16\nring_old_mib = 32\n\
              [admin]\nlisten = \"{admin}\"\n\
-             [sip]\nlisten = [\"udp:{sip}\"]\n[[sip.route]]\nmatch = \"*\"\n\
+             [sip]\nlisten = [\"udp:{sip}\"]\n{sip_keys}[[sip.route]]\nmatch = \"*\"\n\
              next_hop = \"{callee}\"\n{more}",
             dir = dir.path().display(),
         );
@@ -218,6 +243,33 @@ impl NodeProcess {
         if let Some(mut process) = self.process.take() {
             process.kill();
         }
+    }
+
+    /// Sends SIGTERM and leaves it to the node when it ends.
+    pub fn drain(&mut self) {
+        let _ = Command::new("kill")
+            .args(["-TERM", &self.pid().to_string()])
+            .status();
+    }
+
+    /// Waits for the end of a node that was told to drain.
+    pub fn wait(&mut self, limit: Duration) -> Option<ExitStatus> {
+        self.process
+            .as_mut()
+            .expect("the node was not killed")
+            .wait(limit)
+    }
+
+    /// Resident memory, bytes.
+    pub fn resident(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.pid());
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib: u64 = line
+            .and_then(|rest| rest.split_whitespace().next())
+            .and_then(|number| number.parse().ok())
+            .expect("a running process has a resident size");
+        kib << 10
     }
 
     /// Ends it with SIGTERM and asserts that it leaves in order.
@@ -282,6 +334,70 @@ impl NodeProcess {
     }
 }
 
+/// `ringtoll cdf` in a process of its own.
+pub struct CdfProcess {
+    process: Option<Running>,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its store.
+    pub store: PathBuf,
+    log: PathBuf,
+}
+
+impl CdfProcess {
+    /// A CDF with its files in `dir`, not started yet.
+    pub fn new(dir: &Path, name: &str) -> Self {
+        let file = |end: &str| dir.join(format!("{name}.{end}"));
+        Self {
+            process: None,
+            address: free_tcp(),
+            store: file("sqlite"),
+            log: file("log"),
+        }
+    }
+
+    /// Starts it, the first time or again, and waits until it listens.
+    pub fn start(&mut self) {
+        let process = Running::start(
+            Command::new(ringtoll())
+                .args([
+                    "cdf",
+                    "--interim-interval",
+                    "0",
+                    "--listen",
+                    &self.address.to_string(),
+                ])
+                .arg("--store")
+                .arg(&self.store),
+            &self.log,
+        );
+        self.process = Some(process);
+        let up = wait_until(Duration::from_secs(20), || {
+            TcpStream::connect(self.address).is_ok()
+        });
+        assert!(up, "the CDF must listen: {}", self.log());
+    }
+
+    /// Ends it with SIGKILL.
+    pub fn kill(&mut self) {
+        self.process = None;
+    }
+
+    /// What it wrote.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Its CDRs; none if it never ran.
+    pub fn cdrs(&self) -> Vec<Value> {
+        if self.store.exists() {
+            cdrs(&self.store)
+        } else {
+            Vec::new()
+        }
+    }
+}
+
 /// The CDRs of a store, as `ringtoll cdr list --json` prints them.
 pub fn cdrs(store: &Path) -> Vec<Value> {
     let output = Command::new(ringtoll())
@@ -327,17 +443,22 @@ pub struct Sipp<'a> {
 impl Sipp<'_> {
     /// Starts the callee.
     pub fn callee(&self, address: SocketAddr, log: &Path) -> Running {
+        self.callee_with(address, log, &[])
+    }
+
+    /// Starts the callee with further arguments.
+    pub fn callee_with(&self, address: SocketAddr, log: &Path, more: &[&str]) -> Running {
+        let port = address.port().to_string();
         Running::start(
-            sipp_command(self.scenario.1).args(["-p", &address.port().to_string()]),
+            sipp_command(self.scenario.1).args(["-p", &port]).args(more),
             log,
         )
     }
 
-    /// Runs the caller to its end and asserts that no call failed.
-    pub fn call(&self, node: &NodeProcess) {
-        let log = node.dir.path().join("caller.log");
+    /// Starts the caller with further arguments.
+    pub fn caller_with(&self, node: &NodeProcess, log: &Path, more: &[&str]) -> Running {
         let port = free_udp().port().to_string();
-        let mut caller = Running::start(
+        Running::start(
             sipp_command(self.scenario.0)
                 .arg(node.sip.to_string())
                 .args([
@@ -348,9 +469,21 @@ impl Sipp<'_> {
                     "-r",
                     &self.rate.to_string(),
                 ])
-                .args(["-d", &self.hold_ms.to_string(), "-l", "15000"]),
-            &log,
-        );
+                .args(["-d", &self.hold_ms.to_string(), "-l", "15000"])
+                .args(more),
+            log,
+        )
+    }
+
+    /// Runs the caller to its end and asserts that no call failed.
+    pub fn call(&self, node: &NodeProcess) {
+        self.call_with(node, &[]);
+    }
+
+    /// The same with further arguments.
+    pub fn call_with(&self, node: &NodeProcess, more: &[&str]) {
+        let log = node.dir.path().join("caller.log");
+        let mut caller = self.caller_with(node, &log, more);
         let status = caller.wait(self.limit);
         let text = std::fs::read_to_string(&log).unwrap_or_default();
         let end = text.len().saturating_sub(6_000);
@@ -372,5 +505,7 @@ fn sipp_command(scenario: &str) -> Command {
         .arg("-sf")
         .arg(file)
         .args(["-i", "127.0.0.1", "-nostdin", "-timeout_error"]);
+    // What it writes down is in local time.
+    command.env("TZ", "UTC");
     command
 }

@@ -83,11 +83,12 @@ impl SqliteStore {
             .query_row(params![session, record.record_number], |row| row.get(0))
             .optional()?;
         if let Some(stored) = stored {
-            return Ok(if record.same_content(&stored) {
-                Put::Duplicate
-            } else {
-                Put::Conflict
-            });
+            if record.same_content(&stored) {
+                return Ok(Put::Duplicate);
+            }
+            let number = record.record_number;
+            tracing::warn!(%session, number, "a record came again with other contents");
+            return Ok(Put::Conflict);
         }
         self.connection
             .prepare_cached(

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -22,9 +23,19 @@ pub(super) fn open_group(address: SocketAddr, shards: usize) -> io::Result<Vec<S
     Ok(sockets)
 }
 
-// SO_REUSEPORT would share the port silently with another node that runs already.
+// SO_REUSEPORT would share the port silently with another node that runs already. One that was
+// killed keeps its sockets until the kernel has taken its io_uring down, which goes on after the
+// process is gone: a node that is started again at once has to wait for that.
 fn refuse_if_taken(address: SocketAddr) -> io::Result<()> {
-    std::net::UdpSocket::bind(address).map(drop)
+    let until = Instant::now() + TAKEN_WAIT;
+    loop {
+        match std::net::UdpSocket::bind(address) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
+                std::thread::sleep(TAKEN_POLL);
+            }
+            other => return other.map(drop),
+        }
+    }
 }
 
 fn open(address: SocketAddr) -> io::Result<Socket> {
@@ -88,3 +99,6 @@ pub(super) fn descriptor(socket: &impl AsRawFd) -> RawFd {
 
 /// Wanted size of the kernel's buffers, bytes: 50 ms at a gigabit per second.
 const SOCKET_BUFFER: usize = 8 << 20;
+/// How long a taken address may become free.
+const TAKEN_WAIT: Duration = Duration::from_secs(3);
+const TAKEN_POLL: Duration = Duration::from_millis(5);

@@ -1,0 +1,368 @@
+//! The command line and the admin pages as an operator meets them.
+
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use serde_json::Value;
+use tests::process::{NodeProcess, Sipp, free_udp, is_installed, ringtoll, wait_until};
+
+fn ringtoll_with(arguments: &[&str]) -> Output {
+    Command::new(ringtoll())
+        .args(arguments)
+        .output()
+        .expect("the program starts")
+}
+
+fn check(dir: &Path, text: &str) -> (Option<i32>, String) {
+    let file = dir.join("node.toml");
+    std::fs::write(&file, text).expect("the directory takes files");
+    let path = file.display().to_string();
+    let output = ringtoll_with(&["check", "--config", &path]);
+    let said = [output.stdout, output.stderr].concat();
+    (
+        output.status.code(),
+        String::from_utf8_lossy(&said).into_owned(),
+    )
+}
+
+#[test]
+#[expect(clippy::too_many_lines, reason = "a table of cases, one a line")]
+fn a_bad_file_is_refused_with_the_key_the_reason_and_what_to_write() {
+    let dir = tempfile::tempdir().expect("there is room for temporary files");
+    // What is written, the key named, a word of the reason, a word of the fix.
+    let cases = [
+        ("[node\nname = 1\n", "line 1", "", "valid TOML"),
+        (
+            "[node]\nname = \"a\"\nname = \"b\"\n",
+            "line 3",
+            "duplicate",
+            "valid TOML",
+        ),
+        (
+            "[node]\nnmae = \"a\"\n",
+            "node.nmae",
+            "unknown field",
+            "ringtoll.example.toml",
+        ),
+        (
+            "[charging.ro]\nenabled = true\n",
+            "charging.ro",
+            "unknown field",
+            "ringtoll.example.toml",
+        ),
+        (
+            "[node]\ncores = \"all\"\n",
+            "node.cores",
+            "invalid type",
+            "types",
+        ),
+        ("[sip]\nt1_ms = -1\n", "sip.t1_ms", "invalid value", "types"),
+        ("[node]\ncores = [0, 1, 0]\n", "node.cores", "twice", "once"),
+        ("[node]\nname = \"a b\"\n", "node.name", "a b", "letters"),
+        (
+            "[node]\nring_old_mib = 1\n",
+            "node.ring_old_mib",
+            "1 MiB",
+            "4 to",
+        ),
+        ("[sip]\nlisten = []\n", "sip.listen", "0 addresses", "udp:"),
+        (
+            "[sip]\nlisten = [\"tcp:127.0.0.1:5060\"]\n",
+            "sip.listen[0]",
+            "transport",
+            "udp:HOST:PORT",
+        ),
+        (
+            "[sip]\nlisten = [\"udp:127.0.0.1\"]\n",
+            "sip.listen[0]",
+            "no port",
+            "HOST:PORT",
+        ),
+        (
+            "[sip]\nlisten = [\"udp:1.2.3.4.5:5060\"]\n",
+            "sip.listen[0]",
+            "1.2.3.4.5",
+            "HOST:PORT",
+        ),
+        (
+            "[sip]\nlisten = [\"udp:0.0.0.0:5060\"]\n",
+            "sip.advertise",
+            "0.0.0.0",
+            "peers reach",
+        ),
+        ("[sip]\nmin_se_s = 30\n", "sip.min_se_s", "RFC 4028", "90"),
+        (
+            "[[sip.peer]]\nname = \"p\"\nallow = [\"10.0.0.0/40\"]\n",
+            "sip.peer[0].allow[0]",
+            "10.0.0.0/40",
+            "192.0.2.0/24",
+        ),
+        (
+            "[[sip.route]]\nmatch = { peer = \"x\" }\nnext_hop = \"127.0.0.1:1\"\n",
+            "sip.route[0].match.peer",
+            "`x`",
+            "[[sip.peer]]",
+        ),
+        (
+            "[[sip.route]]\nmatch = \"*\"\nnext_hop = []\n",
+            "sip.route[0].next_hop",
+            "0 next hops",
+            "1 to",
+        ),
+        (
+            "[charging.rf]\ncdf = [\"127.0.0.1\"]\n",
+            "charging.rf.cdf[0]",
+            "no port",
+            "127.0.0.1:3868",
+        ),
+        (
+            "[charging.rf]\norigin_realm = \"a b\"\n",
+            "charging.rf.origin_realm",
+            "a b",
+            "domain",
+        ),
+        (
+            "[charging.rf]\nrealtime = \"maybe\"\n",
+            "charging.rf.realtime",
+            "maybe",
+            "grant-and-store",
+        ),
+        (
+            "[charging.rf]\nwatchdog_s = 1\n",
+            "charging.rf.watchdog_s",
+            "RFC 3539",
+            "6 or more",
+        ),
+        (
+            "[charging.rf.triggers]\nevent_on_rain = true\n",
+            "charging.rf.triggers.event_on_rain",
+            "no such occurrence",
+            "event_on_cancel",
+        ),
+        (
+            "[admin]\nlisten = \"9060\"\n",
+            "admin.listen",
+            "no port",
+            "HOST:PORT",
+        ),
+    ];
+    for (text, key, reason, fix) in cases {
+        let (status, said) = check(dir.path(), text);
+        assert_eq!(status, Some(2), "{text}{said}");
+        let (what, how) = said
+            .split_once("\n  fix: ")
+            .unwrap_or_else(|| panic!("{text}{said}"));
+        assert!(what.contains("node.toml: "), "names the file: {said}");
+        assert!(
+            what.contains(&format!("key `{key}`: ")),
+            "names the key {key}: {said}"
+        );
+        assert!(what.contains(reason), "gives the reason {reason}: {said}");
+        assert!(how.contains(fix), "says what to write, {fix}: {said}");
+    }
+    println!("{} bad files refused", cases.len());
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    let output = ringtoll_with(&["check", "--config", "nowhere.toml"]);
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        said.contains("nowhere.toml") && said.contains("cannot be read"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_good_file_passes() {
+    let dir = tempfile::tempdir().expect("there is room for temporary files");
+    for text in [
+        "",
+        "[node]\nname = \"n1\"\n",
+        "[sip]\nlisten = [\"udp:127.0.0.1:5060\"]\n[[sip.route]]\nmatch = \"*\"\n\
+         next_hop = \"127.0.0.1:5070\"\n[charging.rf]\ncdf = [\"127.0.0.1:3868\"]\n\
+         [charging.rf.triggers]\nevent_on_cancel = false\n",
+    ] {
+        let (status, said) = check(dir.path(), text);
+        assert_eq!(status, Some(0), "{said}");
+        assert!(said.contains(": good"), "{said}");
+    }
+}
+
+fn listed_calls(node: &NodeProcess) -> Vec<Value> {
+    let state = node.dir.path().join("state").display().to_string();
+    let output = ringtoll_with(&["calls", "--state-dir", &state]);
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("one JSON object a line"))
+        .collect()
+}
+
+fn ids(calls: &[Value]) -> Vec<&str> {
+    let mut ids: Vec<&str> = calls
+        .iter()
+        .filter_map(|call| call["id"].as_str())
+        .collect();
+    ids.sort_unstable();
+    ids
+}
+
+#[test]
+fn calls_and_pages_of_a_live_and_of_a_dead_node() {
+    if !is_installed("sipp") {
+        return;
+    }
+    let callee = free_udp();
+    let mut node = NodeProcess::start(callee, "");
+    let sipp = Sipp {
+        scenario: ("basic_uac", "basic_uas"),
+        calls: 5,
+        rate: 50,
+        hold_ms: 60_000,
+        limit: Duration::from_secs(90),
+    };
+    let log = |name: &str| node.dir.path().join(name);
+    let _callee = sipp.callee(callee, &log("callee.log"));
+    let _caller = sipp.caller_with(&node, &log("caller.log"), &[]);
+    // Confirmed and with the answer to its START: nothing of the state changes any more.
+    let settled = wait_until(Duration::from_secs(20), || {
+        let metrics = node.metrics();
+        metrics["ringtoll_call_answered_total"] == 5.0
+            && metrics["ringtoll_acr_acknowledged_total"] == 5.0
+    });
+    assert!(settled, "{:?}", node.metrics());
+
+    let (status, page) = node.get("/calls").expect("a running node answers");
+    assert_eq!(status, 200);
+    let page: Value = serde_json::from_str(&page).expect("one JSON array");
+    let shown = page.as_array().expect("an array").clone();
+    assert_eq!(shown.len(), 5);
+    for call in &shown {
+        assert_eq!(call["phase"], "confirmed", "{call}");
+        assert_eq!(call["peers"][1], callee.to_string(), "{call}");
+        assert!(
+            call["from"]
+                .as_str()
+                .is_some_and(|from| from.contains("sip:+4940")),
+            "{call}"
+        );
+        assert!(
+            call["answered_ms"].as_u64() >= call["begun_ms"].as_u64(),
+            "{call}"
+        );
+        assert_eq!(call["charging"]["state"], "Open", "{call}");
+        assert_eq!(call["charging"]["interim_interval_s"], 300, "{call}");
+    }
+    let live = listed_calls(&node);
+    assert_eq!(ids(&live), ids(&shown), "the ring says what the node says");
+
+    pages_have_their_formats(&node);
+
+    node.kill();
+    let dead = listed_calls(&node);
+    assert_eq!(ids(&dead), ids(&shown), "the ring outlives the process");
+    assert_eq!(
+        dead[0]["charging"]["session_id"]
+            .as_str()
+            .map(str::is_empty),
+        Some(false)
+    );
+}
+
+fn pages_have_their_formats(node: &NodeProcess) {
+    assert_eq!(node.get("/readyz"), Some((200, "ready\n".to_owned())));
+    assert_eq!(node.get("/").map(|(status, _)| status), Some(404));
+    let (status, page) = node.get("/metrics").expect("a running node answers");
+    assert_eq!(status, 200);
+    let mut kind = "";
+    for line in page.lines() {
+        if let Some(declared) = line.strip_prefix("# TYPE ") {
+            let (name, of) = declared.split_once(' ').expect("a name and a kind");
+            assert_eq!(name.ends_with("_total"), of == "counter", "{line}");
+            kind = name;
+            continue;
+        }
+        let (series, value) = line.rsplit_once(' ').expect("a series and a value");
+        let (name, labels) = series.split_once('{').expect("labels");
+        assert_eq!(name, kind, "a sample follows its declaration");
+        assert_eq!(labels, "node=\"test\",shard=\"0\"}", "{line}");
+        assert!(value.parse::<f64>().is_ok_and(f64::is_finite), "{line}");
+    }
+    assert!(
+        page.contains("ringtoll_cdf_reachable{node=\"test\",shard=\"0\"} 1\n"),
+        "{page}"
+    );
+}
+
+#[test]
+fn cdr_list_prints_a_table_and_json() {
+    if !is_installed("sipp") {
+        return;
+    }
+    let callee = free_udp();
+    let mut node = NodeProcess::start(callee, "");
+    let sipp = Sipp {
+        scenario: ("basic_uac", "basic_uas"),
+        calls: 3,
+        rate: 50,
+        hold_ms: 1_200,
+        limit: Duration::from_secs(30),
+    };
+    let _callee = sipp.callee(callee, &node.dir.path().join("callee.log"));
+    sipp.call(&node);
+    node.wait_idle();
+    node.stop();
+    let cdrs = node.cdrs();
+    assert_eq!(cdrs.len(), 3);
+    for cdr in &cdrs {
+        let seconds = cdr["duration_ms"].as_u64().expect("a duration") as f64 / 1e3;
+        assert!((1.1..2.5).contains(&seconds), "{cdr}");
+        assert_eq!(cdr["duration_ms"], end_less_start(cdr), "{cdr}");
+    }
+    let store = node.store.display().to_string();
+    let output = ringtoll_with(&["cdr", "list", "--store", &store]);
+    assert!(output.status.success());
+    let table = String::from_utf8_lossy(&output.stdout).into_owned();
+    let lines: Vec<&str> = table.lines().collect();
+    assert_eq!(lines.len(), 4, "{table}");
+    let heads: Vec<&str> = lines[0].split_whitespace().collect();
+    assert_eq!(
+        heads,
+        [
+            "KIND",
+            "METHOD",
+            "STATUS",
+            "RECORDS",
+            "SECONDS",
+            "CAUSE",
+            "CALLING",
+            "CALLED",
+            "SESSION-ID"
+        ]
+    );
+    for (line, cdr) in lines[1..].iter().zip(&cdrs) {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        assert_eq!(
+            fields[..4],
+            ["session", "INVITE", "complete", "2"],
+            "{table}"
+        );
+        assert_eq!(fields[5], "0", "{table}");
+        assert_eq!(fields[8], cdr["session_id"], "{table}");
+    }
+    let nowhere = ringtoll_with(&["cdr", "list", "--store", "nowhere.sqlite"]);
+    assert_eq!(nowhere.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&nowhere.stderr).contains("nowhere.sqlite"));
+}
+
+fn end_less_start(cdr: &Value) -> u64 {
+    let time = |key: &str| cdr[key].as_u64().expect("a time");
+    time("end_time_ms") - time("start_time_ms")
+}
