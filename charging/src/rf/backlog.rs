@@ -440,7 +440,7 @@ impl<S: BacklogStore> Backlog<S> {
 /// Dead entries tolerated before they are cleared away.
 const DEAD_MAX: usize = 1_024;
 
-/// The Session-Id of an ACR[INTERIM].
+/// The Session-Id of an INTERIM.
 fn session_of_interim(acr: &[u8]) -> Option<&[u8]> {
     let message = Message::parse(acr).ok()?;
     let record_type = message.find(d::ACCOUNTING_RECORD_TYPE)?.u32().ok()?;

@@ -1,4 +1,4 @@
-//! Diameter over TCP: the sockets behind a shard's [`Router`].
+//! Diameter over TCP: the sockets behind a shard's router.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
