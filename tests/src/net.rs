@@ -9,7 +9,7 @@ pub struct Net {
     pub loss: u64,
     /// Datagrams that arrive twice, of a thousand.
     pub duplicates: u64,
-    /// Datagrams that take up to [`LATE_MS`] longer, of a thousand.
+    /// Datagrams that take up to `LATE_MS` longer, of a thousand.
     pub late: u64,
     /// Least delay, milliseconds.
     pub delay_min: u64,
