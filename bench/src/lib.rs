@@ -17,6 +17,7 @@ pub mod operation;
 pub mod phone;
 pub mod plan;
 pub mod reconcile;
+pub mod record;
 pub mod report;
 pub mod table;
 pub mod template;

@@ -2,10 +2,11 @@
 
 use std::hint::black_box;
 
+use charging::rf::acr::encode_pending;
 use dataplane::sip::{self, HeaderId, Index, Message, Token, TokenKey, Uri};
 use dataplane::timer::Wheel;
 
-use crate::message;
+use crate::{message, record};
 
 /// One operation and what it may cost.
 pub struct Operation {
@@ -50,6 +51,12 @@ pub const OPERATIONS: &[Operation] = &[
         instructions_max: 1_200,
         allocations_max: 0,
         run: token_mint_and_open,
+    },
+    Operation {
+        name: "acr_start_by_template",
+        instructions_max: 1_500,
+        allocations_max: 0,
+        run: acr_start_by_template,
     },
     Operation {
         name: "wheel_insert_and_cancel",
@@ -125,6 +132,19 @@ fn token_mint_and_open(rounds: u64) {
         let mut text = [0; sip::TOKEN_BYTES];
         key.mint(black_box(&token), 1, &mut text);
         black_box(key.open(black_box(&text)));
+    }
+}
+
+fn acr_start_by_template(rounds: u64) {
+    let state = record::started();
+    let mut out = Vec::with_capacity(4_096);
+    for _ in 0..rounds {
+        out.clear();
+        assert!(
+            encode_pending(black_box(&state), &mut out),
+            "a START is pending"
+        );
+        black_box(&out);
     }
 }
 

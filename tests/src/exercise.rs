@@ -4,7 +4,15 @@
 //! be written and read again with the same meaning.
 
 use std::hint::black_box;
+use std::path::Path;
 
+use charging::UnixMillis;
+use charging::diameter::avp::{self, Avps};
+use charging::diameter::base::Identity;
+use charging::diameter::peer::PeerConfig;
+use charging::server::cdf::{Cdf, CdfConfig};
+use charging::server::record::{MemoryCdfStore, ReceivedRecord};
+use dataplane::config::Config;
 use dataplane::sip::digest::{Challenge, Credentials};
 use dataplane::sip::{self, HeaderId, Index, Message, NameAddr, Params, Sdp, Uri, Via, write};
 
@@ -170,3 +178,60 @@ fn answer_reads_back(request: &Message<'_>) {
         assert!(!fault, "{error:?}");
     }
 }
+
+/// Reads `raw` as a Diameter message, and as what a client of the CDF sends on its connection.
+pub fn diameter(raw: &[u8]) {
+    if let Ok(message) = avp::Message::parse(raw) {
+        walk(message.avps(), 0);
+        let _ = black_box(ReceivedRecord::read(&message));
+    }
+    let identity = Identity {
+        origin_host: "cdf.example".to_owned(),
+        origin_realm: "example".to_owned(),
+        host_addresses: vec![std::net::Ipv4Addr::LOCALHOST.into()],
+        vendor_id: 0,
+        product_name: "exercise".to_owned(),
+        firmware_revision: None,
+        origin_state_id: None,
+    };
+    let config = CdfConfig {
+        identity,
+        peer: PeerConfig::default(),
+        connections_max: 1,
+        interim_interval_s: Some(1),
+    };
+    let mut cdf = Cdf::new(config, MemoryCdfStore::default(), 1);
+    let now = quanta::Instant::recent();
+    let Some(connection) = cdf.accept(now) else {
+        return;
+    };
+    // In two parts, so that every boundary inside a message is met.
+    let (first, second) = raw.split_at(raw.len() / 2);
+    cdf.handle_bytes(now, connection, first);
+    cdf.handle_bytes(now, connection, second);
+    black_box(cdf.transmit(connection).map(|bytes| bytes.len()));
+    black_box(UnixMillis(0));
+}
+
+fn walk(avps: Avps<'_>, depth: u32) {
+    for avp in avps.flatten() {
+        black_box((avp.u32().ok(), avp.unix_seconds().ok()));
+        if depth < NESTED
+            && let Ok(inner) = avp.grouped()
+        {
+            walk(inner, depth + 1);
+        }
+    }
+}
+
+/// Reads `raw` as a configuration file. Names are not looked up.
+pub fn config(raw: &[u8]) {
+    let text = String::from_utf8_lossy(raw);
+    match Config::parse_with(&text, Path::new("exercise.toml"), |_| None) {
+        Ok(config) => drop(black_box(config)),
+        Err(error) => assert!(!error.fix.is_empty(), "an error shows a way out: {error}"),
+    }
+}
+
+/// How deep the exercise itself goes; the reader has a limit of its own.
+const NESTED: u32 = 4;

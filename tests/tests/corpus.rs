@@ -107,3 +107,23 @@ fn no_input_of_the_sip_corpus_does_harm() {
 fn no_mutation_of_the_sip_corpus_does_harm() {
     replay_mutations(&corpus("sip"), exercise::sip, rounds());
 }
+
+#[test]
+fn no_input_of_the_diameter_corpus_does_harm() {
+    replay(&corpus("diameter"), exercise::diameter);
+}
+
+#[test]
+fn no_mutation_of_the_diameter_corpus_does_harm() {
+    replay_mutations(&corpus("diameter"), exercise::diameter, rounds() / 3);
+}
+
+#[test]
+fn no_input_of_the_configuration_corpus_does_harm() {
+    replay(&corpus("config"), exercise::config);
+}
+
+#[test]
+fn no_mutation_of_the_configuration_corpus_does_harm() {
+    replay_mutations(&corpus("config"), exercise::config, rounds() / 10);
+}

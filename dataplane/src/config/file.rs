@@ -1,11 +1,11 @@
 //! The TOML file as it is written, its defaults, and its way into [`Config`].
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 
 use serde::Deserialize;
 
 use super::route::HOPS_MAX;
-use super::{Config, Hop, Matcher, Node, Peer, Rf, Route, Sip};
+use super::{Config, Hop, Matcher, Node, Peer, Resolve, Rf, Route, Sip};
 use charging::config::{ChargingClass, RealtimePolicy, TriggerRows};
 
 use crate::dialog::session_timer::Wanted;
@@ -216,7 +216,7 @@ impl Default for AdminFile {
     }
 }
 
-pub(super) fn parse(text: &str) -> Result<Config, Wrong> {
+pub(super) fn parse(text: &str, resolve: Resolve) -> Result<Config, Wrong> {
     let document = toml::de::Deserializer::parse(text).map_err(|error| {
         let line = error
             .span()
@@ -234,12 +234,12 @@ pub(super) fn parse(text: &str) -> Result<Config, Wrong> {
     })?;
     let config = Config {
         node: node(file.node)?,
-        sip: sip(file.sip)?,
-        rf: rf(file.charging.rf)?,
+        sip: sip(file.sip, resolve)?,
+        rf: rf(file.charging.rf, resolve)?,
         admin: file
             .admin
             .listen
-            .map(|text| socket("admin.listen", &text))
+            .map(|text| socket(resolve, "admin.listen", &text))
             .transpose()?,
     };
     Ok(config)
@@ -297,8 +297,8 @@ fn node(file: NodeFile) -> Result<Node, Wrong> {
     })
 }
 
-fn sip(file: SipFile) -> Result<Sip, Wrong> {
-    let listen = listeners(&file.listen)?;
+fn sip(file: SipFile, resolve: Resolve) -> Result<Sip, Wrong> {
+    let listen = listeners(&file.listen, resolve)?;
     let advertise = advertised(&listen, file.advertise.as_deref())?;
     if file.min_se_s < 90 {
         return Err(wrong(
@@ -334,7 +334,7 @@ fn sip(file: SipFile) -> Result<Sip, Wrong> {
         .route
         .into_iter()
         .enumerate()
-        .map(|(place, route)| self::route(place, route, &peers))
+        .map(|(place, route)| self::route(place, route, &peers, resolve))
         .collect::<Result<Vec<_>, _>>()?;
     Ok(Sip {
         advertise_addrs: advertise.iter().map(|text| text.parse().ok()).collect(),
@@ -357,7 +357,7 @@ fn sip(file: SipFile) -> Result<Sip, Wrong> {
     })
 }
 
-fn listeners(listen: &[String]) -> Result<Vec<SocketAddr>, Wrong> {
+fn listeners(listen: &[String], resolve: Resolve) -> Result<Vec<SocketAddr>, Wrong> {
     if listen.is_empty() || listen.len() > LISTENERS_MAX {
         return Err(wrong(
             "sip.listen",
@@ -375,7 +375,7 @@ fn listeners(listen: &[String]) -> Result<Vec<SocketAddr>, Wrong> {
                 "write \"udp:HOST:PORT\"",
             ));
         };
-        found.push(socket(&key, address)?);
+        found.push(socket(resolve, &key, address)?);
     }
     Ok(found)
 }
@@ -436,7 +436,7 @@ fn peer(place: usize, file: PeerFile) -> Result<Peer, Wrong> {
     })
 }
 
-fn route(place: usize, file: RouteFile, peers: &[Peer]) -> Result<Route, Wrong> {
+fn route(place: usize, file: RouteFile, peers: &[Peer], resolve: Resolve) -> Result<Route, Wrong> {
     let matcher = match file.matcher {
         MatchFile::Pattern(text) => Matcher {
             pattern: (text != "*").then_some(text),
@@ -473,13 +473,20 @@ fn route(place: usize, file: RouteFile, peers: &[Peer]) -> Result<Route, Wrong> 
     let hops = hops
         .into_iter()
         .enumerate()
-        .map(|(order, hop)| self::hop(&format!("sip.route[{place}].next_hop[{order}]"), order, hop))
+        .map(|(order, hop)| {
+            self::hop(
+                &format!("sip.route[{place}].next_hop[{order}]"),
+                order,
+                hop,
+                resolve,
+            )
+        })
         .collect::<Result<_, _>>()?;
     Ok(Route { matcher, hops })
 }
 
 // A bare address takes its place in the list as its priority: the first is the main one.
-fn hop(key: &str, order: usize, file: HopFile) -> Result<Hop, Wrong> {
+fn hop(key: &str, order: usize, file: HopFile, resolve: Resolve) -> Result<Hop, Wrong> {
     let (text, priority, weight) = match file {
         HopFile::Address(text) => (text, order as u16, 1),
         HopFile::Full(hop) => (hop.address, hop.priority, hop.weight),
@@ -491,9 +498,9 @@ fn hop(key: &str, order: usize, file: HopFile) -> Result<Hop, Wrong> {
     let address = if let Ok(ip) = bare.parse::<std::net::IpAddr>() {
         SocketAddr::new(ip, 5060)
     } else if bare.contains(':') {
-        socket(key, bare)?
+        socket(resolve, key, bare)?
     } else {
-        socket(key, &format!("{bare}:5060"))?
+        socket(resolve, key, &format!("{bare}:5060"))?
     };
     Ok(Hop {
         address,
@@ -502,7 +509,7 @@ fn hop(key: &str, order: usize, file: HopFile) -> Result<Hop, Wrong> {
     })
 }
 
-fn rf(file: RfFile) -> Result<Rf, Wrong> {
+fn rf(file: RfFile, resolve: Resolve) -> Result<Rf, Wrong> {
     let realm = |key: &str, text: &str| {
         let fit = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
         if text.is_empty() || text.len() > 255 || !text.chars().all(fit) {
@@ -523,7 +530,7 @@ fn rf(file: RfFile) -> Result<Rf, Wrong> {
         .cdf
         .iter()
         .enumerate()
-        .map(|(place, text)| socket(&format!("charging.rf.cdf[{place}]"), text))
+        .map(|(place, text)| socket(resolve, &format!("charging.rf.cdf[{place}]"), text))
         .collect::<Result<_, _>>()?;
     if file.watchdog_s < 6 {
         return Err(wrong(
@@ -547,7 +554,7 @@ fn rf(file: RfFile) -> Result<Rf, Wrong> {
     })
 }
 
-fn socket(key: &str, text: &str) -> Result<SocketAddr, Wrong> {
+fn socket(resolve: Resolve, key: &str, text: &str) -> Result<SocketAddr, Wrong> {
     let fix = "write HOST:PORT, for instance \"127.0.0.1:3868\"";
     let error = |reason: String| wrong(key, reason, fix);
     if let Ok(address) = text.parse() {
@@ -556,10 +563,7 @@ fn socket(key: &str, text: &str) -> Result<SocketAddr, Wrong> {
     if !text.contains(':') {
         return Err(error(format!("`{text}` has no port")));
     }
-    text.to_socket_addrs()
-        .map_err(|cause| error(format!("`{text}` cannot be resolved: {cause}")))?
-        .next()
-        .ok_or_else(|| error(format!("`{text}` has no address")))
+    resolve(text).ok_or_else(|| error(format!("`{text}` cannot be resolved")))
 }
 
 /// Most shards of a node: the shard number is a byte of the call token's routing.

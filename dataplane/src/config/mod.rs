@@ -8,7 +8,7 @@ mod file;
 mod route;
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
@@ -17,6 +17,9 @@ pub use route::{Hop, Matcher, Route};
 
 use crate::dialog::session_timer::Wanted;
 use crate::transaction::Timers;
+
+/// Looks up `HOST:PORT`.
+pub type Resolve = fn(&str) -> Option<SocketAddr>;
 
 /// A whole, valid configuration.
 #[derive(Clone, Debug)]
@@ -151,9 +154,14 @@ impl Config {
         Self::parse(&text, path)
     }
 
-    /// Checks a text; `path` is only named in errors.
+    /// Checks a text; `path` is only named in errors. Host names are looked up.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        file::parse(text).map_err(|wrong| ConfigError {
+        Self::parse_with(text, path, |name| name.to_socket_addrs().ok()?.next())
+    }
+
+    /// Checks a text, with host names looked up by `resolve`.
+    pub fn parse_with(text: &str, path: &Path, resolve: Resolve) -> Result<Self, ConfigError> {
+        file::parse(text, resolve).map_err(|wrong| ConfigError {
             file: path.to_owned(),
             key: wrong.key,
             reason: wrong.reason,
@@ -164,7 +172,7 @@ impl Config {
     /// The embedded defaults: what `ringtoll run` uses without a file.
     #[must_use]
     pub fn embedded() -> Self {
-        file::parse("")
+        file::parse("", |_| None)
             .ok()
             .expect("the embedded defaults are valid")
     }
