@@ -74,7 +74,7 @@ pub struct Shard {
     backlog: Backlog<AnyStore>,
     place: Place,
     shards: u16,
-    index: Box<Index>,
+    index: Option<Box<Index>>,
     touched: Vec<CallKey>,
     blob: AlignedVec,
     record: Vec<u8>,
@@ -116,7 +116,7 @@ impl Shard {
             backlog: parts.backlog,
             place: parts.place,
             shards: parts.shards,
-            index: Box::new(Index::new()),
+            index: Some(Box::new(Index::new())),
             touched: Vec::new(),
             blob: AlignedVec::new(),
             record: Vec::new(),
@@ -138,7 +138,7 @@ impl Shard {
     pub fn handle_datagram(&mut self, now: Now, origin: Origin, bytes: &[u8]) -> Taken {
         self.env.set_now(now);
         self.env.counters.sip_datagram_received += 1;
-        let mut index = std::mem::take(&mut self.index);
+        let mut index = self.index.take().unwrap_or_default();
         let taken = match parse(bytes, &mut index) {
             Ok(message) => self.dispatch(&message, origin),
             Err(fault) => {
@@ -146,7 +146,7 @@ impl Shard {
                 Taken::Here
             }
         };
-        self.index = index;
+        self.index = Some(index);
         taken
     }
 

@@ -83,7 +83,8 @@ pub struct B2bua {
     touched: Vec<CallKey>,
     draining: bool,
     overloaded: bool,
-    index: Box<Index>,
+    // Out while a kept message is read; taking it leaves nothing to allocate.
+    index: Option<Box<Index>>,
 }
 
 impl B2bua {
@@ -103,7 +104,7 @@ impl B2bua {
             touched: Vec::new(),
             draining: false,
             overloaded: false,
-            index: Box::new(Index::new()),
+            index: Some(Box::new(Index::new())),
         }
     }
 

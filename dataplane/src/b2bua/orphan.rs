@@ -63,12 +63,12 @@ impl B2bua {
             return;
         };
         let mut texts = Texts::default();
-        let mut index = std::mem::take(&mut self.index);
+        let mut index = self.index.take().unwrap_or_default();
         let parsed = parse(kept, &mut index).ok().map(|invite| {
             let leg = Dialog::from_own_request(&mut texts, &invite, peer, listener);
             (leg, invite.cseq().0, invite.to_tag().is_none())
         });
-        self.index = index;
+        self.index = Some(index);
         let Some((mut leg, cseq, opens)) = parsed else {
             return;
         };

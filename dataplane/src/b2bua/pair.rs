@@ -69,7 +69,7 @@ impl B2bua {
         let leg = &mut self.calls[key].state.legs[1];
         (leg.peer, leg.listener) = (peer, listener);
         let kept = std::mem::take(&mut self.calls[key].set_up.invite);
-        let mut index = std::mem::take(&mut self.index);
+        let mut index = self.index.take().unwrap_or_default();
         if let Ok(request) = parse(&kept, &mut index) {
             let user = User {
                 call: key,
@@ -87,7 +87,7 @@ impl B2bua {
             self.calls[key].set_up.client = Some(txn);
             self.layer.start_client(env, txn, request.cseq().0, out);
         }
-        self.index = index;
+        self.index = Some(index);
         self.calls[key].set_up.invite = kept;
     }
 

@@ -183,7 +183,7 @@ impl B2bua {
         call.set_up.forks.clear();
         let txn = self.layer.open_client(Method::Invite, peer, listener, user);
         let kept = std::mem::take(&mut self.calls[key].set_up.invite);
-        let mut index = std::mem::take(&mut self.index);
+        let mut index = self.index.take().unwrap_or_default();
         let mut out = env.pool.take();
         if let Ok(invite) = parse(&kept, &mut index) {
             let call = &self.calls[key];
@@ -209,7 +209,7 @@ impl B2bua {
             }
             compose::end_with_body(&mut out, invite.body());
         }
-        self.index = index;
+        self.index = Some(index);
         let call = &mut self.calls[key];
         call.set_up.invite = kept;
         call.set_up.client = Some(txn);

@@ -248,12 +248,12 @@ impl B2bua {
             return;
         };
         let mut out = env.pool.take();
-        let mut index = std::mem::take(&mut self.index);
+        let mut index = self.index.take().unwrap_or_default();
         let cseq = parse(kept, &mut index).ok().map(|invite| {
             write_cancel(&mut out, &invite, reasons);
             invite.cseq().0
         });
-        self.index = index;
+        self.index = Some(index);
         let Some(cseq) = cseq else {
             return env.pool.give(out);
         };

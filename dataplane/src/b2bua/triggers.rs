@@ -202,7 +202,7 @@ impl B2bua {
         if !self.config.rf.enabled {
             return verdict;
         }
-        let mut index = std::mem::take(&mut self.index);
+        let mut index = self.index.take().unwrap_or_default();
         let request = self
             .layer
             .request_of(id)
@@ -239,7 +239,7 @@ impl B2bua {
             Verdict::GoOn => verdict,
             other => other,
         };
-        self.index = index;
+        self.index = Some(index);
         verdict
     }
 
@@ -382,11 +382,11 @@ impl B2bua {
     // Reads the kept INVITE (or other first request) once more.
     pub(super) fn with_invite(&mut self, key: CallKey, then: impl FnOnce(&mut Self, &Message<'_>)) {
         let kept = std::mem::take(&mut self.calls[key].set_up.invite);
-        let mut index = std::mem::take(&mut self.index);
+        let mut index = self.index.take().unwrap_or_default();
         if let Ok(invite) = parse(&kept, &mut index) {
             then(self, &invite);
         }
-        self.index = index;
+        self.index = Some(index);
         self.calls[key].set_up.invite = kept;
     }
 }
