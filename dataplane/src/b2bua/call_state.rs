@@ -24,6 +24,10 @@ pub struct CallState {
     pub charging: ChargingState,
     /// IMS Charging Identifier of the call, received or minted (TS 32.260 5.1.2).
     pub icid: Text,
+    /// P-Access-Network-Info of the caller, to notice a change.
+    pub access_network: Text,
+    /// Identity that the callee's side asserted last, to notice a change.
+    pub called_identity: Text,
     /// Last SDP sent on each leg, kept only for a peer that must be refreshed by re-INVITE.
     pub sdp: [Text; 2],
     /// When the request that opened the call arrived.

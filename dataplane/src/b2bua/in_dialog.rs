@@ -173,6 +173,7 @@ impl B2bua {
             self.send_trying(env, server);
         }
         self.forward(env, call, side, fork, server, request);
+        self.trigger_passing(env, call, side, request);
     }
 
     // Glare, overlapping offers and session intervals: whether the offer may go on.
@@ -368,6 +369,7 @@ impl B2bua {
         if status == 100 {
             return;
         }
+        self.trigger_passing(env, key, user.side, response);
         self.touch(key);
         if invite && (200..300).contains(&status) {
             let bridged = self.calls[key].invites[to.index()].as_ref();

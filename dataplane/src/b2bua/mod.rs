@@ -21,6 +21,7 @@ mod call_state;
 mod in_dialog;
 mod orphan;
 mod pair;
+mod passing;
 mod routing;
 mod set_up;
 mod tear_down;
@@ -174,7 +175,8 @@ impl B2bua {
             Role::Relay => self.on_relayed_response(env, id, user, response, origin),
             Role::Refresh => self.on_refresh_response(env, id, user, response, origin),
             Role::Event => self.on_event_response(env, id, user, Some(response)),
-            Role::InviteServer | Role::Local | Role::Bye | Role::Cancel => {}
+            Role::Bye => self.trigger_bye_answered(env, user, response),
+            Role::InviteServer | Role::Local | Role::Cancel => {}
         }
     }
 
@@ -477,6 +479,8 @@ impl B2bua {
                 legs: [leg.clone(), leg],
                 charging: charging::state::ChargingState::default(),
                 icid: crate::dialog::Text::EMPTY,
+                access_network: crate::dialog::Text::EMPTY,
+                called_identity: crate::dialog::Text::EMPTY,
                 sdp: [crate::dialog::Text::EMPTY; 2],
                 begun: now,
                 answered: None,

@@ -60,6 +60,8 @@ impl B2bua {
         }
         let state = &mut self.calls[key].state;
         state.icid = state.texts.add(received.unwrap_or(&minted));
+        let access = request.header(HeaderId::PAccessNetworkInfo);
+        state.access_network = state.texts.add(access.unwrap_or_default());
         env.pool.give(minted);
     }
 
@@ -139,6 +141,10 @@ impl B2bua {
         let mut asserted = List::default();
         if trusted {
             asserted.add_uris(response.values(HeaderId::PAssertedIdentity));
+        }
+        if let Some(first) = asserted.get().first() {
+            let state = &mut self.calls[key].state;
+            state.called_identity = state.texts.add(first);
         }
         self.with_invite(key, |b2bua, invite| {
             let (offer, answer) = (bridge::sdp_of(invite), bridge::sdp_of(response));
@@ -226,13 +232,21 @@ impl B2bua {
                 count += 1;
             }
         }
+        let from_callee = match user.side {
+            Side::Terminating => Some(*response),
+            Side::Originating => request,
+        };
+        let state = &mut self.calls[user.call].state;
+        let called_identity = from_callee.map_or(&b""[..], |message| {
+            Self::new_called_identity(&self.config, state, &message)
+        });
         let trigger = Trigger::MediaChanged {
             method: response.cseq().1.as_str().as_bytes(),
             request_time: user.at,
             response_time: env.now.wall,
             code: response.status(),
             sdp: &sdp[..count],
-            called_identity: b"",
+            called_identity,
         };
         let charging = &mut self.calls[user.call].state.charging;
         verdict = match self.ctf.on_trigger(env.now, charging, &trigger) {
