@@ -18,9 +18,19 @@ pub fn ringtoll() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
         let own = std::env::current_exe().expect("a test knows its own file");
-        let dir = own.parent().and_then(Path::parent).expect("tests lie in target/PROFILE/deps");
+        let dir = own
+            .parent()
+            .and_then(Path::parent)
+            .expect("tests lie in target/PROFILE/deps");
         let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "--package", "dataplane", "--bin", "ringtoll"]);
+        build.args([
+            "build",
+            "--quiet",
+            "--package",
+            "dataplane",
+            "--bin",
+            "ringtoll",
+        ]);
         if dir.file_name().is_some_and(|name| name == "release") {
             build.arg("--release");
         }
@@ -32,9 +42,8 @@ pub fn ringtoll() -> &'static Path {
 
 /// Whether a program is installed. If not, says so where the test's output is read.
 pub fn is_installed(program: &str) -> bool {
-    let found = std::env::var_os("PATH").is_some_and(|path| {
-        std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
-    });
+    let found = std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()));
     if !found {
         skip(&format!("{program} is not installed"));
     }
@@ -123,7 +132,9 @@ impl Running {
 
     /// Sends SIGTERM and waits for the end, at most `limit`.
     pub fn terminate(&mut self, limit: Duration) -> Option<ExitStatus> {
-        let _ = Command::new("kill").args(["-TERM", &self.pid().to_string()]).status();
+        let _ = Command::new("kill")
+            .args(["-TERM", &self.pid().to_string()])
+            .status();
         self.wait(limit)
     }
 
@@ -131,7 +142,10 @@ impl Running {
     pub fn wait(&mut self, limit: Duration) -> Option<ExitStatus> {
         let mut status = None;
         wait_until(limit, || {
-            status = self.0.try_wait().expect("a child can be asked for its status");
+            status = self
+                .0
+                .try_wait()
+                .expect("a child can be asked for its status");
             status.is_some()
         });
         status
@@ -186,7 +200,13 @@ impl NodeProcess {
         );
         std::fs::write(dir.path().join("node.toml"), text).expect("the directory takes files");
         let store = dir.path().join("data/cdf.sqlite");
-        let mut node = Self { process: None, dir, sip, admin, store };
+        let mut node = Self {
+            process: None,
+            dir,
+            sip,
+            admin,
+            store,
+        };
         node.restart();
         node
     }
@@ -195,7 +215,10 @@ impl NodeProcess {
     pub fn restart(&mut self) {
         let log = self.dir.path().join("node.log");
         let process = Running::start(
-            Command::new(ringtoll()).arg("run").arg("--config").arg(self.dir.path().join("node.toml")),
+            Command::new(ringtoll())
+                .arg("run")
+                .arg("--config")
+                .arg(self.dir.path().join("node.toml")),
             &log,
         );
         self.process = Some(process);
@@ -224,12 +247,17 @@ impl NodeProcess {
 
     /// Sends SIGTERM and leaves it to the node when it ends.
     pub fn drain(&mut self) {
-        let _ = Command::new("kill").args(["-TERM", &self.pid().to_string()]).status();
+        let _ = Command::new("kill")
+            .args(["-TERM", &self.pid().to_string()])
+            .status();
     }
 
     /// Waits for the end of a node that was told to drain.
     pub fn wait(&mut self, limit: Duration) -> Option<ExitStatus> {
-        self.process.as_mut().expect("the node was not killed").wait(limit)
+        self.process
+            .as_mut()
+            .expect("the node was not killed")
+            .wait(limit)
     }
 
     /// Resident memory, bytes.
@@ -247,8 +275,14 @@ impl NodeProcess {
     /// Ends it with SIGTERM and asserts that it leaves in order.
     pub fn stop(&mut self) {
         let mut process = self.process.take().expect("the node runs");
-        let status = process.terminate(Duration::from_secs(60)).expect("the node must end");
-        assert!(status.success(), "the node must exit with 0:\n{}", self.log());
+        let status = process
+            .terminate(Duration::from_secs(60))
+            .expect("the node must end");
+        assert!(
+            status.success(),
+            "the node must exit with 0:\n{}",
+            self.log()
+        );
     }
 
     /// Fetches an admin page.
@@ -269,7 +303,11 @@ impl NodeProcess {
         let mut sums = HashMap::new();
         for line in page.lines().filter(|line| !line.starts_with('#')) {
             let name = line.split('{').next().unwrap_or_default();
-            let value: f64 = line.rsplit(' ').next().and_then(|v| v.parse().ok()).unwrap_or(0.0);
+            let value: f64 = line
+                .rsplit(' ')
+                .next()
+                .and_then(|v| v.parse().ok())
+                .unwrap_or(0.0);
             *sums.entry(name.to_owned()).or_insert(0.0) += value;
         }
         sums
@@ -278,9 +316,16 @@ impl NodeProcess {
     /// Waits until no call is left, their records included.
     pub fn wait_idle(&self) {
         let idle = wait_until(Duration::from_secs(60), || {
-            self.metrics().get("ringtoll_calls").is_some_and(|calls| *calls == 0.0)
+            self.metrics()
+                .get("ringtoll_calls")
+                .is_some_and(|calls| *calls == 0.0)
         });
-        assert!(idle, "every call must end: {:?}\n{}", self.metrics(), self.log());
+        assert!(
+            idle,
+            "every call must end: {:?}\n{}",
+            self.metrics(),
+            self.log()
+        );
     }
 
     /// The CDRs in the store of the bundled CDF.
@@ -303,20 +348,33 @@ impl CdfProcess {
     /// A CDF with its files in `dir`, not started yet.
     pub fn new(dir: &Path, name: &str) -> Self {
         let file = |end: &str| dir.join(format!("{name}.{end}"));
-        Self { process: None, address: free_tcp(), store: file("sqlite"), log: file("log") }
+        Self {
+            process: None,
+            address: free_tcp(),
+            store: file("sqlite"),
+            log: file("log"),
+        }
     }
 
     /// Starts it, the first time or again, and waits until it listens.
     pub fn start(&mut self) {
         let process = Running::start(
             Command::new(ringtoll())
-                .args(["cdf", "--interim-interval", "0", "--listen", &self.address.to_string()])
+                .args([
+                    "cdf",
+                    "--interim-interval",
+                    "0",
+                    "--listen",
+                    &self.address.to_string(),
+                ])
                 .arg("--store")
                 .arg(&self.store),
             &self.log,
         );
         self.process = Some(process);
-        let up = wait_until(Duration::from_secs(20), || TcpStream::connect(self.address).is_ok());
+        let up = wait_until(Duration::from_secs(20), || {
+            TcpStream::connect(self.address).is_ok()
+        });
         assert!(up, "the CDF must listen: {}", self.log());
     }
 
@@ -332,7 +390,11 @@ impl CdfProcess {
 
     /// Its CDRs; none if it never ran.
     pub fn cdrs(&self) -> Vec<Value> {
-        if self.store.exists() { cdrs(&self.store) } else { Vec::new() }
+        if self.store.exists() {
+            cdrs(&self.store)
+        } else {
+            Vec::new()
+        }
     }
 }
 
@@ -343,7 +405,11 @@ pub fn cdrs(store: &Path) -> Vec<Value> {
         .arg(store)
         .output()
         .expect("the program starts");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8_lossy(&output.stdout)
         .lines()
         .map(|line| serde_json::from_str(line).expect("one JSON object a line"))
@@ -353,8 +419,10 @@ pub fn cdrs(store: &Path) -> Vec<Value> {
 /// The types of a CDR's records in the order of their numbers: `START INTERIM STOP`.
 pub fn record_types(cdr: &Value) -> String {
     let records = cdr["records"].as_array().expect("a CDR has records");
-    let types: Vec<&str> =
-        records.iter().filter_map(|record| record["record_type"].as_str()).collect();
+    let types: Vec<&str> = records
+        .iter()
+        .filter_map(|record| record["record_type"].as_str())
+        .collect();
     types.join(" ")
 }
 
@@ -381,7 +449,10 @@ impl Sipp<'_> {
     /// Starts the callee with further arguments.
     pub fn callee_with(&self, address: SocketAddr, log: &Path, more: &[&str]) -> Running {
         let port = address.port().to_string();
-        Running::start(sipp_command(self.scenario.1).args(["-p", &port]).args(more), log)
+        Running::start(
+            sipp_command(self.scenario.1).args(["-p", &port]).args(more),
+            log,
+        )
     }
 
     /// Starts the caller with further arguments.
@@ -390,7 +461,14 @@ impl Sipp<'_> {
         Running::start(
             sipp_command(self.scenario.0)
                 .arg(node.sip.to_string())
-                .args(["-p", &port, "-m", &self.calls.to_string(), "-r", &self.rate.to_string()])
+                .args([
+                    "-p",
+                    &port,
+                    "-m",
+                    &self.calls.to_string(),
+                    "-r",
+                    &self.rate.to_string(),
+                ])
                 .args(["-d", &self.hold_ms.to_string(), "-l", "15000"])
                 .args(more),
             log,
@@ -419,9 +497,14 @@ impl Sipp<'_> {
 }
 
 fn sipp_command(scenario: &str) -> Command {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("sipp").join(format!("{scenario}.xml"));
+    let file = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("sipp")
+        .join(format!("{scenario}.xml"));
     let mut command = Command::new("sipp");
-    command.arg("-sf").arg(file).args(["-i", "127.0.0.1", "-nostdin", "-timeout_error"]);
+    command
+        .arg("-sf")
+        .arg(file)
+        .args(["-i", "127.0.0.1", "-nostdin", "-timeout_error"]);
     // What it writes down is in local time.
     command.env("TZ", "UTC");
     command
