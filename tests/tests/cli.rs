@@ -30,124 +30,7 @@ fn check(dir: &Path, text: &str) -> (Option<i32>, String) {
 #[expect(clippy::too_many_lines, reason = "a table of cases, one a line")]
 fn a_bad_file_is_refused_with_the_key_the_reason_and_what_to_write() {
     let dir = tempfile::tempdir().expect("there is room for temporary files");
-    // What is written, the key named, a word of the reason, a word of the fix.
-    let cases = [
-        ("[node\nname = 1\n", "line 1", "", "valid TOML"),
-        (
-            "[node]\nname = \"a\"\nname = \"b\"\n",
-            "line 3",
-            "duplicate",
-            "valid TOML",
-        ),
-        (
-            "[node]\nnmae = \"a\"\n",
-            "node.nmae",
-            "unknown field",
-            "ringtoll.example.toml",
-        ),
-        (
-            "[charging.ro]\nenabled = true\n",
-            "charging.ro",
-            "unknown field",
-            "ringtoll.example.toml",
-        ),
-        (
-            "[node]\ncores = \"all\"\n",
-            "node.cores",
-            "invalid type",
-            "types",
-        ),
-        ("[sip]\nt1_ms = -1\n", "sip.t1_ms", "invalid value", "types"),
-        ("[node]\ncores = [0, 1, 0]\n", "node.cores", "twice", "once"),
-        ("[node]\nname = \"a b\"\n", "node.name", "a b", "letters"),
-        (
-            "[node]\nring_old_mib = 1\n",
-            "node.ring_old_mib",
-            "1 MiB",
-            "4 to",
-        ),
-        ("[sip]\nlisten = []\n", "sip.listen", "0 addresses", "udp:"),
-        (
-            "[sip]\nlisten = [\"tcp:127.0.0.1:5060\"]\n",
-            "sip.listen[0]",
-            "transport",
-            "udp:HOST:PORT",
-        ),
-        (
-            "[sip]\nlisten = [\"udp:127.0.0.1\"]\n",
-            "sip.listen[0]",
-            "no port",
-            "HOST:PORT",
-        ),
-        (
-            "[sip]\nlisten = [\"udp:1.2.3.4.5:5060\"]\n",
-            "sip.listen[0]",
-            "1.2.3.4.5",
-            "HOST:PORT",
-        ),
-        (
-            "[sip]\nlisten = [\"udp:0.0.0.0:5060\"]\n",
-            "sip.advertise",
-            "0.0.0.0",
-            "peers reach",
-        ),
-        ("[sip]\nmin_se_s = 30\n", "sip.min_se_s", "RFC 4028", "90"),
-        (
-            "[[sip.peer]]\nname = \"p\"\nallow = [\"10.0.0.0/40\"]\n",
-            "sip.peer[0].allow[0]",
-            "10.0.0.0/40",
-            "192.0.2.0/24",
-        ),
-        (
-            "[[sip.route]]\nmatch = { peer = \"x\" }\nnext_hop = \"127.0.0.1:1\"\n",
-            "sip.route[0].match.peer",
-            "`x`",
-            "[[sip.peer]]",
-        ),
-        (
-            "[[sip.route]]\nmatch = \"*\"\nnext_hop = []\n",
-            "sip.route[0].next_hop",
-            "0 next hops",
-            "1 to",
-        ),
-        (
-            "[charging.rf]\ncdf = [\"127.0.0.1\"]\n",
-            "charging.rf.cdf[0]",
-            "no port",
-            "127.0.0.1:3868",
-        ),
-        (
-            "[charging.rf]\norigin_realm = \"a b\"\n",
-            "charging.rf.origin_realm",
-            "a b",
-            "domain",
-        ),
-        (
-            "[charging.rf]\nrealtime = \"maybe\"\n",
-            "charging.rf.realtime",
-            "maybe",
-            "grant-and-store",
-        ),
-        (
-            "[charging.rf]\nwatchdog_s = 1\n",
-            "charging.rf.watchdog_s",
-            "RFC 3539",
-            "6 or more",
-        ),
-        (
-            "[charging.rf.triggers]\nevent_on_rain = true\n",
-            "charging.rf.triggers.event_on_rain",
-            "no such occurrence",
-            "event_on_cancel",
-        ),
-        (
-            "[admin]\nlisten = \"9060\"\n",
-            "admin.listen",
-            "no port",
-            "HOST:PORT",
-        ),
-    ];
-    for (text, key, reason, fix) in cases {
+    for (text, key, reason, fix) in BAD_FILES {
         let (status, said) = check(dir.path(), text);
         assert_eq!(status, Some(2), "{text}{said}");
         let (what, how) = said
@@ -161,7 +44,7 @@ fn a_bad_file_is_refused_with_the_key_the_reason_and_what_to_write() {
         assert!(what.contains(reason), "gives the reason {reason}: {said}");
         assert!(how.contains(fix), "says what to write, {fix}: {said}");
     }
-    println!("{} bad files refused", cases.len());
+    println!("{} bad files refused", BAD_FILES.len());
 }
 
 #[test]
@@ -366,3 +249,121 @@ fn end_less_start(cdr: &Value) -> u64 {
     let time = |key: &str| cdr[key].as_u64().expect("a time");
     time("end_time_ms") - time("start_time_ms")
 }
+
+/// What is written, the key named, a word of the reason, a word of the fix.
+const BAD_FILES: [(&str, &str, &str, &str); 24] = [
+    ("[node\nname = 1\n", "line 1", "", "valid TOML"),
+    (
+        "[node]\nname = \"a\"\nname = \"b\"\n",
+        "line 3",
+        "duplicate",
+        "valid TOML",
+    ),
+    (
+        "[node]\nnmae = \"a\"\n",
+        "node.nmae",
+        "unknown field",
+        "ringtoll.example.toml",
+    ),
+    (
+        "[charging.ro]\nenabled = true\n",
+        "charging.ro",
+        "unknown field",
+        "ringtoll.example.toml",
+    ),
+    (
+        "[node]\ncores = \"all\"\n",
+        "node.cores",
+        "invalid type",
+        "types",
+    ),
+    ("[sip]\nt1_ms = -1\n", "sip.t1_ms", "invalid value", "types"),
+    ("[node]\ncores = [0, 1, 0]\n", "node.cores", "twice", "once"),
+    ("[node]\nname = \"a b\"\n", "node.name", "a b", "letters"),
+    (
+        "[node]\nring_old_mib = 1\n",
+        "node.ring_old_mib",
+        "1 MiB",
+        "4 to",
+    ),
+    ("[sip]\nlisten = []\n", "sip.listen", "0 addresses", "udp:"),
+    (
+        "[sip]\nlisten = [\"tcp:127.0.0.1:5060\"]\n",
+        "sip.listen[0]",
+        "transport",
+        "udp:HOST:PORT",
+    ),
+    (
+        "[sip]\nlisten = [\"udp:127.0.0.1\"]\n",
+        "sip.listen[0]",
+        "no port",
+        "HOST:PORT",
+    ),
+    (
+        "[sip]\nlisten = [\"udp:1.2.3.4.5:5060\"]\n",
+        "sip.listen[0]",
+        "1.2.3.4.5",
+        "HOST:PORT",
+    ),
+    (
+        "[sip]\nlisten = [\"udp:0.0.0.0:5060\"]\n",
+        "sip.advertise",
+        "0.0.0.0",
+        "peers reach",
+    ),
+    ("[sip]\nmin_se_s = 30\n", "sip.min_se_s", "RFC 4028", "90"),
+    (
+        "[[sip.peer]]\nname = \"p\"\nallow = [\"10.0.0.0/40\"]\n",
+        "sip.peer[0].allow[0]",
+        "10.0.0.0/40",
+        "192.0.2.0/24",
+    ),
+    (
+        "[[sip.route]]\nmatch = { peer = \"x\" }\nnext_hop = \"127.0.0.1:1\"\n",
+        "sip.route[0].match.peer",
+        "`x`",
+        "[[sip.peer]]",
+    ),
+    (
+        "[[sip.route]]\nmatch = \"*\"\nnext_hop = []\n",
+        "sip.route[0].next_hop",
+        "0 next hops",
+        "1 to",
+    ),
+    (
+        "[charging.rf]\ncdf = [\"127.0.0.1\"]\n",
+        "charging.rf.cdf[0]",
+        "no port",
+        "127.0.0.1:3868",
+    ),
+    (
+        "[charging.rf]\norigin_realm = \"a b\"\n",
+        "charging.rf.origin_realm",
+        "a b",
+        "domain",
+    ),
+    (
+        "[charging.rf]\nrealtime = \"maybe\"\n",
+        "charging.rf.realtime",
+        "maybe",
+        "grant-and-store",
+    ),
+    (
+        "[charging.rf]\nwatchdog_s = 1\n",
+        "charging.rf.watchdog_s",
+        "RFC 3539",
+        "6 or more",
+    ),
+    (
+        "[charging.rf.triggers]\nevent_on_rain = true\n",
+        "charging.rf.triggers.event_on_rain",
+        "no such occurrence",
+        "event_on_cancel",
+    ),
+    (
+        "[admin]\nlisten = \"9060\"\n",
+        "admin.listen",
+        "no port",
+        "HOST:PORT",
+    ),
+];

@@ -145,8 +145,14 @@ impl B2bua {
             let rest = via.branch?.get(COOKIE.len() + TOKEN_LEN + 1..)?;
             read_id(rest)
         });
+        // Transactions are numbered anew by every process: a late answer to one of a node that was
+        // killed must not meet the transaction that has its number now.
+        let named = self.token_of(response).map(|token| id_of(&token));
         let user = id.and_then(|id| Some((id, self.layer.user(id)?)));
-        let Some((id, _)) = user else {
+        let is_own = |call: CallKey| {
+            self.calls.get(call).is_none_or(|call| Some(call.state.id) == named)
+        };
+        let Some((id, _)) = user.filter(|(_, user)| is_own(user.call)) else {
             env.counters.sip_response_stray += 1;
             return;
         };
