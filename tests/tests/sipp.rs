@@ -194,3 +194,18 @@ fn a_session_that_nobody_refreshes_is_ended_and_billed_until_then() {
         },
     );
 }
+
+#[test]
+fn a_caller_who_moves_makes_an_interim_and_the_stop_waits_for_the_answer_to_the_bye() {
+    let sipp = at_200_a_second(("location_uac", "location_uas"), 200);
+    run(
+        &sipp,
+        "[charging.rf]\nbundled_interim_interval_s = 0\n[charging.rf.triggers]\n\
+         interim_on_access_network_change = true\nstop_at_bye_answer = true\n",
+        &Expected {
+            types: "START INTERIM STOP",
+            cause: 0,
+            kind: "session",
+        },
+    );
+}

@@ -150,7 +150,9 @@ impl B2bua {
         let named = self.token_of(response).map(|token| id_of(&token));
         let user = id.and_then(|id| Some((id, self.layer.user(id)?)));
         let is_own = |call: CallKey| {
-            self.calls.get(call).is_none_or(|call| Some(call.state.id) == named)
+            self.calls
+                .get(call)
+                .is_none_or(|call| Some(call.state.id) == named)
         };
         let Some((id, _)) = user.filter(|(_, user)| is_own(user.call)) else {
             env.counters.sip_response_stray += 1;
