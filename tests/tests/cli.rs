@@ -27,7 +27,6 @@ fn check(dir: &Path, text: &str) -> (Option<i32>, String) {
 }
 
 #[test]
-#[expect(clippy::too_many_lines, reason = "a table of cases, one a line")]
 fn a_bad_file_is_refused_with_the_key_the_reason_and_what_to_write() {
     let dir = tempfile::tempdir().expect("there is room for temporary files");
     for (text, key, reason, fix) in BAD_FILES {
