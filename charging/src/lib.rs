@@ -29,7 +29,7 @@
 //! use charging::config::{ChargingClass, CtfConfig};
 //! use charging::{ChargingState, Ctf, Now, SessionFacts, Trigger, UnixMillis};
 //!
-//! let now = Now { instant: quanta::Instant::now(), wall: UnixMillis(1_700_000_000_000) };
+//! let now = Now { instant: quanta::Instant::recent(), wall: UnixMillis(1_700_000_000_000) };
 //! let mut ctf = Ctf::new(
 //!     CtfConfig {
 //!         origin_host: "shard0.node1.example".to_owned(),
