@@ -20,6 +20,7 @@ mod call;
 mod call_state;
 mod in_dialog;
 mod orphan;
+mod own;
 mod pair;
 mod passing;
 mod routing;
@@ -41,14 +42,11 @@ use slotmap::SlotMap;
 pub use call::{BridgedInvite, Call, Role, SetUp, Side, User};
 pub use call_state::{CallState, Phase, SCHEMA};
 
-use crate::compose;
 use crate::config::Config;
 use crate::dialog::{Dialog, SessionTimer, Texts};
 use crate::env::{CallKey, Env, ListenerId};
-use crate::sip::{Index, Message, Method, TOKEN_BYTES as TOKEN_LEN, Token, TokenKey, write};
-use crate::transaction::{
-    Layer, MatchedRequest, ServerKey, TxnId, TxnLimits, read_id, write_head, write_id,
-};
+use crate::sip::{Index, Message, Method, TOKEN_BYTES as TOKEN_LEN, Token, TokenKey};
+use crate::transaction::{Layer, MatchedRequest, ServerKey, TxnId, TxnLimits, read_id};
 
 /// Where this B2BUA stands in the cluster; part of every token it mints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -543,114 +541,6 @@ impl B2bua {
         };
         let side = Side::from_index(side.wrapping_sub(b'a'));
         Some((key, side, fork.wrapping_sub(b'0')))
-    }
-
-    // Our Via with the branch that brings the response back to transaction `id`.
-    fn write_via(&self, out: &mut Vec<u8>, call: u128, id: TxnId, listener: ListenerId) {
-        out.extend_from_slice(b"Via: SIP/2.0/UDP ");
-        out.extend_from_slice(self.host(listener));
-        out.extend_from_slice(b";branch=");
-        out.extend_from_slice(COOKIE);
-        out.extend_from_slice(&self.token_text(call));
-        out.push(b'.');
-        write_id(out, id);
-        out.extend_from_slice(b";rport\r\n");
-    }
-
-    // The branch of an ACK to a 2xx: of its own, and nothing answers to it.
-    fn write_ack_via(&self, out: &mut Vec<u8>, call: u128, id: TxnId, listener: ListenerId) {
-        out.extend_from_slice(b"Via: SIP/2.0/UDP ");
-        out.extend_from_slice(self.host(listener));
-        out.extend_from_slice(b";branch=");
-        out.extend_from_slice(COOKIE);
-        out.extend_from_slice(&self.token_text(call));
-        out.extend_from_slice(b".ack");
-        write_id(out, id);
-        out.extend_from_slice(b";rport\r\n");
-    }
-
-    fn write_own_contact(&self, out: &mut Vec<u8>, call: u128, side: Side, listener: ListenerId) {
-        out.extend_from_slice(b"Contact: <sip:");
-        out.extend_from_slice(&self.token_text(call));
-        out.push(b'a' + side as u8);
-        out.push(b'@');
-        out.extend_from_slice(self.host(listener));
-        out.extend_from_slice(b">\r\n");
-    }
-
-    fn write_contact(
-        &self,
-        out: &mut Vec<u8>,
-        message: &Message<'_>,
-        call: u128,
-        side: Side,
-        listener: ListenerId,
-    ) {
-        let mut user = [0; TOKEN_LEN + 1];
-        user[..TOKEN_LEN].copy_from_slice(&self.token_text(call));
-        user[TOKEN_LEN] = b'a' + side as u8;
-        bridge::contact(out, message, &user, self.host(listener));
-    }
-
-    fn host(&self, listener: ListenerId) -> &[u8] {
-        self.config.sip.advertise[usize::from(listener)].as_bytes()
-    }
-
-    // Answers a request without keeping state (RFC 3261 8.2.7). `extra` are whole header lines.
-    fn refuse(
-        &self,
-        env: &mut Env,
-        request: &Message<'_>,
-        origin: Origin,
-        status: u16,
-        reason: &[u8],
-        extra: &[u8],
-    ) {
-        let mut out = env.pool.take();
-        write::status_line(&mut out, status, reason);
-        let mut head = env.pool.take();
-        let to = write_head(&mut head, request, origin.from);
-        out.extend_from_slice(&head);
-        env.pool.give(head);
-        if request.to_tag().is_none() {
-            // The same tag for every copy of the request: it depends on the Call-ID alone.
-            out.extend_from_slice(b";tag=x");
-            compose::hex(&mut out, fold(request.call_id()));
-        }
-        out.extend_from_slice(b"\r\n");
-        out.extend_from_slice(extra);
-        compose::end_without_body(&mut out);
-        env.out.push(to.address, origin.listener, &out);
-        env.pool.give(out);
-    }
-
-    fn refuse_for_load(&self, env: &mut Env, request: &Message<'_>, origin: Origin) {
-        env.counters.sip_overload_refused += 1;
-        self.refuse(
-            env,
-            request,
-            origin,
-            503,
-            b"Service Unavailable",
-            b"Retry-After: 5\r\n",
-        );
-    }
-
-    fn answer_options(&mut self, env: &mut Env, request: &Message<'_>, origin: Origin) {
-        if self.draining {
-            return self.refuse_for_load(env, request, origin);
-        }
-        let mut extra = env.pool.take();
-        extra.extend_from_slice(b"Allow: ");
-        extra.extend_from_slice(ALLOW);
-        extra.extend_from_slice(b"\r\nAccept: application/sdp\r\nSupported: 100rel, timer\r\n");
-        extra.extend_from_slice(b"X-Ringtoll-Calls: ");
-        write::number(&mut extra, self.calls.len() as u64);
-        extra.extend_from_slice(b"/");
-        write::number(&mut extra, self.config.sip.calls_max as u64);
-        extra.extend_from_slice(b"\r\n");
-        self.refuse(env, request, origin, 200, b"OK", &extra);
-        env.pool.give(extra);
     }
 
     // Whether a URI names this node itself: one of our addresses, without a user or with a user
