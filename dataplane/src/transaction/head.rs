@@ -23,7 +23,7 @@ pub struct WrittenHead {
     /// Destination of the response (RFC 3261 18.2.2, RFC 3581 4).
     pub address: SocketAddr,
     /// Start and end of the Record-Route lines.
-    pub(super) record_route: (u16, u16),
+    pub(super) record_route: (u32, u32),
 }
 
 /// Writes everything that RFC 3261 8.2.6.2 wants copied into a response. The To line comes last
@@ -56,7 +56,7 @@ pub fn write_head(head: &mut Vec<u8>, request: &Message<'_>, from: SocketAddr) -
     head.extend_from_slice(request.header(HeaderId::To).unwrap_or_default());
     WrittenHead {
         address: response_address(request, from),
-        record_route: (start as u16, end as u16),
+        record_route: (start as u32, end as u32),
     }
 }
 

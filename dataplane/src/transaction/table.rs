@@ -73,7 +73,7 @@ struct Transaction<U> {
     message: Vec<u8>,
     // Client: the ACK of a failure. Server: what every response begins with.
     head: Vec<u8>,
-    record_route: (u16, u16),
+    record_route: (u32, u32),
     cseq: u32,
     to_has_tag: bool,
     // The CANCEL of an INVITE, whose answer carries the INVITE's branch.
