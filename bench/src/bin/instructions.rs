@@ -88,9 +88,16 @@ fn measure(operation: &Operation) -> bool {
         );
         return false;
     };
-    let per_round = |[few, many]: [u64; 2]| (many - few).div_ceil(ROUNDS[1] - ROUNDS[0]);
-    let instructions = per_round([few, many]);
-    let allocations = per_round(ROUNDS.map(|rounds| allocations(operation, rounds)));
+    let counted = ROUNDS.map(|rounds| allocations(operation, rounds));
+    let (Some(instructions), Some(allocations)) = (per_round([few, many]), per_round(counted))
+    else {
+        eprintln!(
+            "{}: more rounds cost less than few ({many} instructions against {few}): its set-up \
+             does not cost the same each time, so nothing can be said of a round",
+            operation.name
+        );
+        return false;
+    };
     let good =
         instructions <= operation.instructions_max && allocations <= operation.allocations_max;
     println!(
@@ -103,6 +110,11 @@ fn measure(operation: &Operation) -> bool {
         if good { "" } else { "  ABOVE THE BAR" },
     );
     good
+}
+
+/// The cost of one round, rounded up; `None` when the set-up hides it.
+fn per_round([few, many]: [u64; 2]) -> Option<u64> {
+    Some(many.checked_sub(few)?.div_ceil(ROUNDS[1] - ROUNDS[0]))
 }
 
 fn allocations(operation: &Operation, rounds: u64) -> u64 {
