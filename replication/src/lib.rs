@@ -58,7 +58,7 @@ pub use map::Map;
 pub use reader::{Copied, Reader, RingInfo};
 pub use record::{CallId, Kind, Meta, Record, Version};
 pub use replicator::{
-    Committed, Member, Mode, ReplicationEvent, Replicator, ReplicatorConfig, Standing,
+    Committed, Member, Mode, ReplicationEvent, Replicator, ReplicatorConfig, Standing, StreamMarks,
 };
 pub use ring::{Applied, Cursor, Origin, Recovery, Ring};
 pub use seal::ClusterKeys;

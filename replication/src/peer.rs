@@ -288,6 +288,18 @@ impl Link {
         self.out.slots.is_empty() && self.giver.is_idle() && self.sync_request.is_none()
     }
 
+    /// Number behind the last record of the stream.
+    #[must_use]
+    pub fn stream_end(&self) -> u64 {
+        self.out.base + self.out.slots.len() as u64
+    }
+
+    /// Whether no catch-up is under way and all before `mark` is acked.
+    #[must_use]
+    pub fn is_past(&self, mark: u64) -> bool {
+        self.out.base >= mark && self.giver.is_idle() && self.sync_request.is_none()
+    }
+
     /// Incarnation of the peer that is admitted.
     #[must_use]
     pub fn admitted(&self) -> Option<u32> {

@@ -392,6 +392,24 @@ impl Replicator {
             .all(|peer| peer.link.admitted().is_none() || peer.link.is_settled())
     }
 
+    /// How far the stream to each peer has come, to ask later whether all until then is acked.
+    #[must_use]
+    pub fn stream_marks(&self) -> StreamMarks {
+        let mut marks = StreamMarks::default();
+        for (mark, peer) in marks.0.iter_mut().zip(&self.peers) {
+            *mark = peer.link.stream_end();
+        }
+        marks
+    }
+
+    /// Whether every peer has been filled and has acked what stood before `marks` were taken.
+    /// Unlike `is_settled` it comes true under traffic as well.
+    #[must_use]
+    pub fn is_past(&self, marks: &StreamMarks) -> bool {
+        let mut peers = self.peers.iter().zip(marks.0);
+        peers.all(|(peer, mark)| peer.link.admitted().is_none() || peer.link.is_past(mark))
+    }
+
     /// Acks an output must wait for.
     fn need(&self) -> u32 {
         let members = self
@@ -455,6 +473,10 @@ impl Replicator {
         }
     }
 }
+
+/// Places in the streams to all peers; see [`Replicator::stream_marks`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StreamMarks([u64; PEERS_MAX]);
 
 #[derive(Debug)]
 struct Peer {

@@ -1,6 +1,6 @@
 //! The right to act, and to adopt, for a time.
 
-use super::{GONE_PATIENCE_NS, LEASE_NS, LEASE_OVER_NS, SUSPECT_NS, Views};
+use super::{GONE_PATIENCE_NS, LEASE_NS, LEASE_OVER_NS, SUSPECT_NS, VOTERS_MAX, Views};
 use crate::record::CallId;
 use crate::replicator::Standing;
 use crate::takeover;
@@ -12,6 +12,34 @@ impl Views {
         let own = self.view.nodes[self.me()];
         let is_member = matches!(own.standing, Standing::Alive | Standing::Draining);
         is_member && own.incarnation == self.incarnation && self.resumed && self.has_lease(now)
+    }
+
+    /// Until when this node may act if nothing more is heard; 0 if it may not (V3). What is heard
+    /// later may end it earlier: ask again after every message.
+    #[must_use]
+    pub fn lease_until(&self) -> u64 {
+        let own = self.view.nodes[self.me()];
+        let is_member = matches!(own.standing, Standing::Alive | Standing::Draining);
+        let newest = self.view.number;
+        let deposed = self.register.vote().accepted.1.number > newest;
+        if !is_member || own.incarnation != self.incarnation || !self.resumed || deposed {
+            return 0;
+        }
+        let voters = usize::from(self.config.voters);
+        let until = |node: usize| {
+            let peer = &self.peers[node];
+            match node == self.me() {
+                true => u64::MAX,
+                false if peer.acked == 0 || peer.accepted > newest => 0,
+                false => peer.acked + LEASE_NS,
+            }
+        };
+        let mut ends = [0; VOTERS_MAX];
+        for (node, end) in ends[..voters].iter_mut().enumerate() {
+            *end = until(node);
+        }
+        ends[..voters].sort_unstable_by(|a, b| b.cmp(a));
+        ends[self.register.majority() as usize - 1]
     }
 
     /// Whether the calls of the dead node `owner` may be adopted now (V6).
