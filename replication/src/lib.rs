@@ -62,4 +62,7 @@ pub use replicator::{
 };
 pub use ring::{Applied, Cursor, Origin, Recovery, Ring};
 pub use seal::ClusterKeys;
-pub use view::{Adoption, Durable, View, ViewConfig, ViewMessage, Views, VoteStore};
+pub use view::{
+    Adoption, Boot, Durable, View, ViewConfig, ViewMessage, Views, VoteFault, VoteFile,
+    VoteIdentity, VoteStore,
+};
