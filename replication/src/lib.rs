@@ -33,6 +33,7 @@ pub mod blob;
 pub mod catch_up;
 pub mod config;
 pub mod counters;
+pub mod courier;
 #[cfg(test)]
 mod crash_tests;
 pub mod error;
@@ -53,6 +54,7 @@ pub mod view;
 
 pub use config::RingConfig;
 pub use counters::RingCounters;
+pub use courier::{Courier, CourierConfig, Letter};
 pub use error::{BlobError, OpenError, RingError};
 pub use map::Map;
 pub use reader::{Copied, Reader, RingInfo};
@@ -62,4 +64,7 @@ pub use replicator::{
 };
 pub use ring::{Applied, Cursor, Origin, Recovery, Ring};
 pub use seal::ClusterKeys;
-pub use view::{Adoption, Durable, View, ViewConfig, ViewMessage, Views, VoteStore};
+pub use view::{
+    Adoption, Boot, Durable, View, ViewConfig, ViewMessage, Views, VoteFault, VoteFile,
+    VoteIdentity, VoteStore,
+};

@@ -29,7 +29,7 @@ use crate::frame::{
 use crate::reassembly::PIECE;
 use crate::record::{CallId, Kind, Meta, Version};
 use crate::ring::{Applied, Ring};
-use crate::seal::{Channel, ClusterKeys, Ends, OpenFault};
+use crate::seal::{Channel, ClusterKeys, Ends, OpenFault, Purpose};
 
 /// Limits and delays of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,7 +89,7 @@ impl Link {
     #[must_use]
     pub fn new(ends: Ends, keys: ClusterKeys, config: LinkConfig) -> Self {
         Self {
-            channel: Channel::new(ends, keys),
+            channel: Channel::new(ends, Purpose::Records, keys),
             out: Outgoing::new(&config),
             incoming: Incoming::new(&config),
             giver: Giver::default(),

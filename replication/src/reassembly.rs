@@ -12,6 +12,7 @@ pub(crate) struct Reassembly {
     payload_bytes_max: usize,
     parts: Vec<Part>,
     turn: u64,
+    given_up: u64,
 }
 
 #[derive(Debug)]
@@ -31,7 +32,22 @@ impl Reassembly {
             payload_bytes_max,
             parts: Vec::new(),
             turn: 0,
+            given_up: 0,
         }
+    }
+
+    /// Wholes that gave way before they were whole.
+    pub(crate) fn given_up(&self) -> u64 {
+        self.given_up
+    }
+
+    /// As `add`, and frees the buffer at once: for what nobody sends again.
+    pub(crate) fn add_once(&mut self, entry: &Entry<'_>) -> Option<&[u8]> {
+        self.add(entry)?;
+        let part = self.parts.iter_mut();
+        let part = part.max_by_key(|part| part.touched)?;
+        (part.number, part.touched) = (0, 0);
+        Some(&part.bytes[..part.total])
     }
 
     /// Adds a piece; hands out the payload once it is whole.
@@ -87,6 +103,7 @@ impl Reassembly {
             oldest.expect("PARTS_MAX is not 0").0
         });
         let part = &mut self.parts[at];
+        self.given_up += u64::from(part.number != 0 && part.missing != 0);
         (part.number, part.version, part.total) = (entry.number, entry.version, total);
         part.seen = [0; PIECES_MAX.div_ceil(64)];
         part.missing = total.div_ceil(PIECE);

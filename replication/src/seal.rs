@@ -1,8 +1,8 @@
 //! Sealing of datagrams: AES-128-GCM with a key per direction and incarnation.
 //!
-//! `key = HKDF-SHA256(cluster key, salt = cluster, info = from, to, incarnation of the sender)`;
-//! the nonce is shard and datagram number, so it never repeats as long as an incarnation does
-//! not. A datagram is believed only if it opens, comes from no older incarnation, is meant for
+//! `key = HKDF-SHA256(cluster key, salt = cluster, info = from, to, incarnation of the sender,
+//! purpose)`; the nonce is shard and datagram number, so it never repeats as long as an
+//! incarnation does not, for each shard has one channel per purpose and peer. A datagram is believed only if it opens, comes from no older incarnation, is meant for
 //! this one, and its number was not seen before.
 
 use ::ring::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
@@ -34,12 +34,31 @@ impl std::fmt::Debug for ClusterKeys {
 #[derive(Debug)]
 pub struct Channel {
     ends: Ends,
+    purpose: Purpose,
     keys: ClusterKeys,
     sealing: LessSafeKey,
     /// Opening keys for the newest incarnation of the peer.
     opening: Option<Opening>,
     numbers: u64,
     replay: Replay,
+}
+
+/// What a channel carries. Channels for different purposes share no key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Records and their acks, see `peer`.
+    Records,
+    /// Single messages, see `courier`.
+    Letters,
+}
+
+impl Purpose {
+    fn label(self) -> &'static [u8] {
+        match self {
+            Self::Records => b"",
+            Self::Letters => b"letters",
+        }
+    }
 }
 
 /// Who talks to whom.
@@ -65,12 +84,20 @@ struct Opening {
 }
 
 impl Channel {
-    /// A channel that has sent and received nothing.
+    /// A channel that has sent and received nothing. Only one for these ends may ever be made:
+    /// a second one would repeat the nonces of the first.
     #[must_use]
-    pub fn new(ends: Ends, keys: ClusterKeys) -> Self {
-        let sealing = derive(&keys.current.1, &ends, Direction::Out, ends.incarnation);
+    pub fn new(ends: Ends, purpose: Purpose, keys: ClusterKeys) -> Self {
+        let sealing = derive(
+            &keys.current.1,
+            &ends,
+            purpose,
+            Direction::Out,
+            ends.incarnation,
+        );
         Self {
             ends,
+            purpose,
             keys,
             sealing,
             opening: None,
@@ -85,6 +112,7 @@ impl Channel {
         self.sealing = derive(
             &keys.current.1,
             &self.ends,
+            self.purpose,
             Direction::Out,
             self.ends.incarnation,
         );
@@ -192,7 +220,9 @@ impl Channel {
             return Err(OpenFault::Address);
         }
         // View traffic is how nodes learn each other's incarnation, so it may not know it yet.
-        let unknown = head.to_incarnation == 0 && head.kind == FrameKind::View;
+        let unknown = head.to_incarnation == 0
+            && head.kind == FrameKind::View
+            && self.purpose == Purpose::Letters;
         if head.to_incarnation != ends.incarnation && !unknown {
             return Err(OpenFault::Incarnation);
         }
@@ -203,7 +233,8 @@ impl Channel {
     }
 
     fn derive_opening(&self, incarnation: u32) -> Opening {
-        let derive = |key: &[u8; 32]| derive(key, &self.ends, Direction::In, incarnation);
+        let derive =
+            |key: &[u8; 32]| derive(key, &self.ends, self.purpose, Direction::In, incarnation);
         Opening {
             incarnation,
             current: derive(&self.keys.current.1),
@@ -229,6 +260,8 @@ pub enum OpenFault {
     Forged,
     /// It came before, or so long ago that this cannot be told.
     Replayed,
+    /// It is the peer's, but its content makes no sense; it will not come again.
+    Body(FrameError),
 }
 
 /// Numbers seen lately: a bit for each of the last 1024.
@@ -276,7 +309,13 @@ enum Direction {
     In,
 }
 
-fn derive(key: &[u8; 32], ends: &Ends, direction: Direction, incarnation: u32) -> LessSafeKey {
+fn derive(
+    key: &[u8; 32],
+    ends: &Ends,
+    purpose: Purpose,
+    direction: Direction,
+    incarnation: u32,
+) -> LessSafeKey {
     let (from, to) = match direction {
         Direction::Out => (ends.node, ends.peer),
         Direction::In => (ends.peer, ends.node),
@@ -287,6 +326,7 @@ fn derive(key: &[u8; 32], ends: &Ends, direction: Direction, incarnation: u32) -
         &from.to_le_bytes()[..],
         &to.to_le_bytes(),
         &incarnation.to_le_bytes(),
+        purpose.label(),
     ];
     let material = secret
         .expand(&info, &AES_128_GCM)
@@ -331,8 +371,8 @@ mod tests {
 
     fn pair() -> (Channel, Channel) {
         (
-            Channel::new(ends(1, 2, 10), keys()),
-            Channel::new(ends(2, 1, 20), keys()),
+            Channel::new(ends(1, 2, 10), Purpose::Records, keys()),
+            Channel::new(ends(2, 1, 20), Purpose::Records, keys()),
         )
     }
 
@@ -353,6 +393,16 @@ mod tests {
         assert_eq!((head.incarnation, body), (10, &b"hello"[..]));
         assert_eq!(b.open(&mut datagram.clone()), Err(OpenFault::Replayed));
         assert!(!datagram.windows(5).any(|window| window == b"hello"));
+    }
+
+    #[test]
+    fn what_is_sealed_for_one_purpose_does_not_open_for_the_other() {
+        let (mut a, _) = pair();
+        let mut letters = Channel::new(ends(2, 1, 20), Purpose::Letters, keys());
+        assert_eq!(
+            letters.open(&mut sealed(&mut a, b"hello")).map(|_| ()),
+            Err(OpenFault::Forged)
+        );
     }
 
     #[test]
@@ -380,7 +430,7 @@ mod tests {
     fn other_clusters_nodes_shards_and_incarnations_are_refused() {
         let (mut a, mut b) = pair();
         let fault = |ends: Ends, b: &mut Channel| {
-            let mut stranger = Channel::new(ends, keys());
+            let mut stranger = Channel::new(ends, Purpose::Records, keys());
             b.open(&mut sealed(&mut stranger, b"x"))
                 .map(|_| ())
                 .unwrap_err()
@@ -409,7 +459,7 @@ mod tests {
         assert!(b.open(&mut sealed(&mut a, b"x")).is_ok());
         assert_eq!(fault(ends(1, 2, 9), &mut b), OpenFault::Incarnation);
         // Meant for a former incarnation of b.
-        let mut later = Channel::new(ends(2, 1, 21), keys());
+        let mut later = Channel::new(ends(2, 1, 21), Purpose::Records, keys());
         assert_eq!(
             later.open(&mut sealed(&mut a, b"x")).map(|_| ()),
             Err(OpenFault::Incarnation)
@@ -421,7 +471,7 @@ mod tests {
         let (mut a, mut b) = pair();
         let old = sealed(&mut a, b"old");
         assert!(b.open(&mut sealed(&mut a, b"x")).is_ok());
-        let mut restarted = Channel::new(ends(1, 2, 11), keys());
+        let mut restarted = Channel::new(ends(1, 2, 11), Purpose::Records, keys());
         assert!(b.open(&mut sealed(&mut restarted, b"x")).is_ok());
         assert_eq!(b.peer_incarnation(), Some(11));
         assert_eq!(
@@ -458,7 +508,7 @@ mod tests {
             assert!(b.open(&mut sealed(&mut a, b"x")).is_ok());
         }
         b.set_keys(last);
-        let mut late = Channel::new(ends(1, 2, 12), keys());
+        let mut late = Channel::new(ends(1, 2, 12), Purpose::Records, keys());
         assert_eq!(
             b.open(&mut sealed(&mut late, b"x")).map(|_| ()),
             Err(OpenFault::Key)

@@ -18,9 +18,11 @@ use std::collections::VecDeque;
 mod choice;
 mod heartbeat;
 mod lease;
+mod vote_file;
 mod wire;
 
 pub use self::lease::Adoption;
+pub use self::vote_file::{Boot, VoteFault, VoteFile, VoteIdentity};
 use crate::register::{Ballot, Outcome, Register, RegisterMessage, Vote};
 use crate::replicator::Standing;
 
@@ -89,6 +91,9 @@ pub struct ViewConfig {
 pub struct Durable {
     /// Its incarnation.
     pub incarnation: u32,
+    /// Whether it has all it held when it was last alive. False from the loss of its memory until
+    /// it is alive again, however often it restarts meanwhile: half-filled rings are no memory.
+    pub kept: bool,
     /// Its vote.
     pub vote: Vote<View>,
 }
@@ -100,6 +105,7 @@ impl Durable {
         let genesis = (Ballot::from_u64(0), View::genesis());
         Self {
             incarnation: 0,
+            kept: true,
             vote: Vote {
                 promised: Ballot::from_u64(0),
                 accepted: genesis,
@@ -234,8 +240,10 @@ impl Views {
             return Err(StartFault::Voters);
         }
         let incarnation = durable.incarnation.saturating_add(1);
+        let kept = kept && durable.kept;
         let durable = Durable {
             incarnation,
+            kept,
             ..durable
         };
         store.save(&durable).map_err(|SaveFault| StartFault::Save)?;
@@ -404,8 +412,8 @@ impl Views {
     ) -> bool {
         if outcome.must_save {
             let durable = Durable {
-                incarnation: self.incarnation,
                 vote: *register.vote(),
+                ..self.durable()
             };
             if store.save(&durable).is_err() {
                 // Not stored, so it did not happen.
@@ -440,8 +448,10 @@ impl Views {
         self.view = view;
         self.synced_from = 0;
         let own = view.nodes[self.me()];
-        if own.standing == Standing::Alive && own.incarnation == self.incarnation {
+        if own.standing == Standing::Alive && own.incarnation == self.incarnation && !self.kept {
             self.kept = true;
+            // Not stored is no harm: the node then says less of itself than is true.
+            let _ = store.save(&self.durable());
         }
         if own.standing == Standing::Dead && own.incarnation >= self.incarnation {
             self.rise_again(own.incarnation, store);
@@ -454,11 +464,19 @@ impl Views {
     fn rise_again(&mut self, incarnation: u32, store: &mut dyn VoteStore) {
         let durable = Durable {
             incarnation: incarnation + 1,
-            vote: *self.register.vote(),
+            ..self.durable()
         };
         if store.save(&durable).is_ok() {
             self.incarnation = incarnation + 1;
             (self.synced, self.settled, self.resumed) = (0, 0, false);
+        }
+    }
+
+    fn durable(&self) -> Durable {
+        Durable {
+            incarnation: self.incarnation,
+            kept: self.kept,
+            vote: *self.register.vote(),
         }
     }
 
@@ -517,8 +535,8 @@ impl Views {
             accepted: (self.register.vote().promised, view),
         };
         let durable = Durable {
-            incarnation: self.incarnation,
             vote,
+            ..self.durable()
         };
         if store.save(&durable).is_err() {
             return false;

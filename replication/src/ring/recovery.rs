@@ -105,6 +105,12 @@ pub struct Recovery {
 }
 
 impl Recovery {
+    /// Whether all is there that was: what a node tells the others when it joins again (V10).
+    #[must_use]
+    pub fn kept(&self) -> bool {
+        self.origin == Origin::Recovered && self.corrupt == 0
+    }
+
     pub(super) fn new(origin: Origin) -> Self {
         Self {
             origin,

@@ -9,7 +9,7 @@ impl ViewMessage {
     /// Writes the message at the start of `bytes`; nothing if it does not fit.
     #[must_use]
     pub fn encode(&self, bytes: &mut [u8]) -> Option<usize> {
-        let mut writer = Writer { bytes, at: 0 };
+        let mut writer = Writer::new(bytes);
         match self {
             Self::Heartbeat(heartbeat) => {
                 writer.put(&[1, u8::from(heartbeat.kept)])?;
@@ -106,13 +106,17 @@ impl ViewMessage {
     }
 }
 
-struct Writer<'a> {
+pub(super) struct Writer<'a> {
     bytes: &'a mut [u8],
     at: usize,
 }
 
-impl Writer<'_> {
-    fn put(&mut self, bytes: &[u8]) -> Option<()> {
+impl<'a> Writer<'a> {
+    pub(super) fn new(bytes: &'a mut [u8]) -> Self {
+        Self { bytes, at: 0 }
+    }
+
+    pub(super) fn put(&mut self, bytes: &[u8]) -> Option<()> {
         let end = self.at + bytes.len();
         self.bytes.get_mut(self.at..end)?.copy_from_slice(bytes);
         self.at = end;
@@ -124,7 +128,7 @@ impl Writer<'_> {
         self.put(&ballot.as_u64().to_le_bytes())
     }
 
-    fn view(&mut self, view: &View) -> Option<()> {
+    pub(super) fn view(&mut self, view: &View) -> Option<()> {
         self.put(&view.number.to_le_bytes())?;
         self.put(&view.gone.to_le_bytes())?;
         self.put(&[view.kmin])?;
@@ -140,7 +144,7 @@ fn ballot(bytes: &mut Bytes<'_>) -> Result<Ballot, FrameError> {
     bytes.u64().map(Ballot::from_u64)
 }
 
-fn view(bytes: &mut Bytes<'_>) -> Result<View, FrameError> {
+pub(super) fn view(bytes: &mut Bytes<'_>) -> Result<View, FrameError> {
     let (number, gone, kmin) = (bytes.u32()?, bytes.u32()?, bytes.u8()?);
     let mut view = View {
         number,
