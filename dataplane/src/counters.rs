@@ -95,4 +95,20 @@ counters! {
     blob_refused,
     /// Calls taken up again from the ring after a restart.
     call_resumed,
+    /// Calls that another node goes on with.
+    call_lost_to_peer,
+    /// Datagrams that waited for the copies of the state behind them.
+    sip_datagram_held,
+    /// Of such, those dropped because too many of one call waited.
+    sip_datagram_held_dropped,
+    /// Datagrams passed on to the node that answers for them.
+    sip_datagram_forwarded,
+    /// Datagrams that another node passed on.
+    sip_datagram_forward_received,
+    /// Datagrams of calls that nobody answers for at the moment.
+    sip_datagram_ownerless,
+    /// Messages of other nodes' shards that could not be read.
+    forward_malformed,
+    /// Charging requests that waited until this node might act.
+    acr_parked,
 }

@@ -93,8 +93,58 @@ pub enum CallTimer {
     Ringing,
 }
 
-/// Where a datagram leaves from: the index of the listener in `[sip] listen`.
-pub type ListenerId = u8;
+/// The socket a datagram leaves from: an entry of `[sip] listen`, of this node or of the node of
+/// the cluster that a request came through and that its answers go back through.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize,
+)]
+pub struct ListenerId(u8);
+
+impl ListenerId {
+    /// A listener of this node.
+    #[must_use]
+    pub const fn new(index: usize) -> Self {
+        assert!(index < LISTENERS_MAX);
+        Self(index as u8)
+    }
+
+    /// The same listener of another node. `None` if either number is out of range.
+    #[must_use]
+    pub const fn through(node: u16, index: u8) -> Option<Self> {
+        if node < RELAYS_MAX && (index as usize) < LISTENERS_MAX {
+            Some(Self((node as u8 + 1) << INDEX_BITS | index))
+        } else {
+            None
+        }
+    }
+
+    /// Index into `[sip] listen`.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self.0 as usize & (LISTENERS_MAX - 1)
+    }
+
+    /// The node whose listener it is, if not this one's.
+    #[must_use]
+    pub const fn relay(self) -> Option<u16> {
+        match self.0 >> INDEX_BITS {
+            0 => None,
+            node => Some(node as u16 - 1),
+        }
+    }
+
+    /// The listener of this node with the same index.
+    #[must_use]
+    pub const fn own(self) -> Self {
+        Self(self.0 & (LISTENERS_MAX as u8 - 1))
+    }
+}
+
+const INDEX_BITS: u32 = 3;
+/// Most listeners of a node.
+pub const LISTENERS_MAX: usize = 1 << INDEX_BITS;
+/// Nodes that a request can come through.
+const RELAYS_MAX: u16 = (u8::MAX >> INDEX_BITS) as u16;
 
 /// The datagrams of one loop turn, kept in one buffer.
 #[derive(Default)]
@@ -106,6 +156,8 @@ pub struct Outbox {
 /// One datagram in the outbox.
 #[derive(Clone, Copy, Debug)]
 pub struct Datagram {
+    /// The call it belongs to, or null.
+    pub call: CallKey,
     /// Destination.
     pub to: SocketAddr,
     /// Listener whose socket sends it.
@@ -115,11 +167,12 @@ pub struct Datagram {
 }
 
 impl Outbox {
-    /// Appends a copy of `bytes`.
-    pub fn push(&mut self, to: SocketAddr, listener: ListenerId, bytes: &[u8]) {
+    /// Appends a copy of `bytes`, which `call` is the cause of; null if no call is.
+    pub fn push(&mut self, call: CallKey, to: SocketAddr, listener: ListenerId, bytes: &[u8]) {
         let start = u32::try_from(self.bytes.len()).expect("an outbox is drained every turn");
         self.bytes.extend_from_slice(bytes);
         self.datagrams.push(Datagram {
+            call,
             to,
             listener,
             start,
@@ -149,6 +202,15 @@ impl Outbox {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.datagrams.is_empty()
+    }
+
+    /// Takes the datagrams out for which `take` says so.
+    pub fn extract(&mut self, mut take: impl FnMut(&Datagram, &[u8]) -> bool) {
+        let bytes = &self.bytes;
+        self.datagrams.retain(|one| {
+            let payload = &bytes[one.start as usize..(one.start + one.len) as usize];
+            !take(one, payload)
+        });
     }
 
     /// Forgets all, keeping the memory.

@@ -3,11 +3,13 @@
 //! Everything but `io` is sans-IO: bytes and the time in; bytes, events and a deadline out.
 //!
 //! ```text
-//! sip < transaction < dialog < b2bua < shard < io < main      each uses only what stands left
+//! sip < transaction < dialog < b2bua < store < cluster < shard < io < main
+//!                                                             each uses only what stands left
 //! ```
 
 pub mod b2bua;
 pub mod cli;
+pub mod cluster;
 mod compose;
 pub mod config;
 pub mod counters;
@@ -17,5 +19,6 @@ pub mod io;
 pub mod log;
 pub mod shard;
 pub mod sip;
+pub mod store;
 pub mod timer;
 pub mod transaction;

@@ -6,6 +6,8 @@
 //! anything it caused can leave, and hands charging requests to the connections only after the
 //! record they carry was committed with the call (the write-ahead rule of exact billing).
 
+mod among;
+
 use std::sync::Arc;
 
 use charging::ctf::{Ctf, FailureAction};
@@ -18,26 +20,12 @@ use rkyv::util::AlignedVec;
 use slotmap::{Key, KeyData};
 
 use crate::b2bua::{B2bua, CallState, Origin, Phase, Place, fold};
+use crate::cluster::{Claims, HOPS};
 use crate::config::Config;
 use crate::env::{CallKey, Env, Outbox, TimerKey};
 use crate::sip::{Index, Message, ParseError, TokenKey, parse, salvage};
-
-/// Where the blobs of a shard's calls are kept, outside the process' own memory if it shall
-/// survive the process.
-pub trait BlobStore {
-    /// Writes the newest state of a call. False when the store is full.
-    fn commit(&mut self, call: u128, schema: u16, blob: &[u8]) -> bool;
-    /// Forgets a call.
-    fn retire(&mut self, call: u128);
-    /// Whether new calls may still be taken (below the high-water mark).
-    fn is_open(&self) -> bool;
-    /// How full the store is, 0 to 100 %.
-    fn fill_percent(&self) -> u32;
-    /// Sets the wall clock that records are stamped with.
-    fn set_now(&mut self, unix_ms: u64);
-    /// Tidies up a little; true if there was something to do.
-    fn reclaim(&mut self) -> bool;
-}
+pub use crate::store::BlobStore;
+use crate::store::Stored;
 
 /// Any store of undelivered charging records, so that a shard need not be generic over it.
 pub struct AnyStore(pub Box<dyn BacklogStore>);
@@ -78,6 +66,16 @@ pub struct Shard {
     touched: Vec<CallKey>,
     blob: AlignedVec,
     record: Vec<u8>,
+    /// Whether this node may act, as of the last look.
+    acts: bool,
+    /// Calls whose record waits until it may.
+    parked: Vec<CallKey>,
+    /// Calls to commit again.
+    again: Vec<CallKey>,
+    claims: Claims,
+    claims_due: u64,
+    listeners: usize,
+    forward: Vec<u8>,
 }
 
 /// What a shard is made of.
@@ -108,6 +106,8 @@ impl Shard {
     pub fn new(parts: Parts, now: Now) -> Self {
         let mut env = Env::new(now, parts.seed);
         let secret = env.rng.next_u64();
+        let claims = Claims::new(parts.tokens.secret());
+        let listeners = parts.config.sip.listen.len();
         Self {
             b2bua: B2bua::new(parts.config, parts.place, parts.tokens, parts.ctf, secret),
             env,
@@ -120,13 +120,20 @@ impl Shard {
             touched: Vec::new(),
             blob: AlignedVec::new(),
             record: Vec::new(),
+            acts: true,
+            parked: Vec::new(),
+            again: Vec::new(),
+            claims,
+            claims_due: 0,
+            listeners,
+            forward: Vec::new(),
         }
     }
 
     /// Takes calls up again whose state was found after a restart. They are charged on and
     /// their timers armed from the deadlines in their state.
     pub fn resume(&mut self, now: Now, states: impl Iterator<Item = CallState>) {
-        self.env.set_now(now);
+        self.set_now(now);
         for state in states {
             self.env.counters.call_resumed += 1;
             self.b2bua.resume(&mut self.env, state);
@@ -136,11 +143,22 @@ impl Shard {
 
     /// Takes a datagram, or says which shard it belongs to.
     pub fn handle_datagram(&mut self, now: Now, origin: Origin, bytes: &[u8]) -> Taken {
+        self.set_now(now);
+        self.take_datagram(origin, bytes, HOPS)
+    }
+
+    fn set_now(&mut self, now: Now) {
         self.env.set_now(now);
+        self.blobs.set_now(now);
+        self.acts = self.blobs.cluster().is_none_or(|cluster| cluster.may_act());
+    }
+
+    // `hops`: how often it may be passed on to another node yet.
+    fn take_datagram(&mut self, origin: Origin, bytes: &[u8], hops: u8) -> Taken {
         self.env.counters.sip_datagram_received += 1;
         let mut index = self.index.take().unwrap_or_default();
         let taken = match parse(bytes, &mut index) {
-            Ok(message) => self.dispatch(&message, origin),
+            Ok(message) => self.dispatch(&message, origin, hops),
             Err(fault) => {
                 self.on_malformed(fault, bytes, &index, origin);
                 Taken::Here
@@ -150,13 +168,9 @@ impl Shard {
         taken
     }
 
-    fn dispatch(&mut self, message: &Message<'_>, origin: Origin) -> Taken {
+    fn dispatch(&mut self, message: &Message<'_>, origin: Origin, hops: u8) -> Taken {
         let token = self.b2bua.token_of(message);
         let shard = match token {
-            Some(token) if token.node != self.place.node => {
-                self.env.counters.token_refused += 1;
-                return Taken::Here;
-            }
             // A call of an earlier run may have come back under another number of shards.
             Some(token) => token.shard % self.shards,
             None if message.is_request() => {
@@ -171,6 +185,9 @@ impl Shard {
             self.env.counters.sip_datagram_received -= 1;
             self.env.counters.sip_datagram_handed_over += 1;
             return Taken::Elsewhere(shard);
+        }
+        if !self.is_for_here(token, message, origin, hops) {
+            return Taken::Here;
         }
         if message.is_request() {
             self.b2bua.handle_request(&mut self.env, message, origin);
@@ -198,7 +215,7 @@ impl Shard {
 
     /// Fires what is due.
     pub fn handle_timeout(&mut self, now: Now) {
-        self.env.set_now(now);
+        self.set_now(now);
         // One advance moves a bounded number of timers; what is left waits for the next turn,
         // which the deadline then asks for at once.
         self.env.wheel.advance(self.env.now_ms);
@@ -206,6 +223,9 @@ impl Shard {
             match key {
                 TimerKey::Transaction(id, timer) => {
                     self.b2bua.on_transaction_timer(&mut self.env, id, timer);
+                }
+                TimerKey::Call(key, timer) if !self.acts => {
+                    self.b2bua.postpone(&mut self.env, key, timer);
                 }
                 TimerKey::Call(key, timer) => self.b2bua.on_call_timer(&mut self.env, key, timer),
             }
@@ -228,8 +248,8 @@ impl Shard {
 
     /// Ends a turn: commits what changed, then lets charging requests go.
     pub fn settle(&mut self, now: Now) {
-        self.env.set_now(now);
-        self.blobs.set_now(now.wall.0);
+        self.set_now(now);
+        self.follow_cluster();
         loop {
             self.take_events();
             self.b2bua.take_touched(&mut self.touched);
@@ -242,14 +262,20 @@ impl Shard {
             }
             self.touched = touched;
         }
-        self.drain_backlog();
-        self.b2bua
-            .set_overload(!self.blobs.is_open() || self.backlog.is_above_high_water());
+        if self.acts {
+            self.drain_backlog();
+        }
+        self.b2bua.set_overload(
+            !self.acts || !self.blobs.is_open() || self.backlog.is_above_high_water(),
+        );
+        self.hold_outputs();
     }
 
     fn settle_call(&mut self, key: CallKey) {
         self.commit(key);
-        self.send_record(key);
+        if !self.b2bua.is_waiting(key) {
+            self.send_record(key);
+        }
         self.b2bua.arm_charging(&mut self.env, key);
         if let Some((id, stored)) = self.b2bua.remove_finished(&mut self.env, key)
             && stored
@@ -272,16 +298,37 @@ impl Shard {
         let buffer = std::mem::take(&mut self.blob);
         let written = rkyv::api::high::to_bytes_in::<_, rkyv::rancor::Error>(&call.state, buffer);
         let Ok(blob) = written else { return };
-        if self
+        let (id, takes_over) = (call.state.id, call.takes_over);
+        let stored = self
             .blobs
-            .commit(call.state.id, crate::b2bua::SCHEMA, &blob)
-        {
-            self.env.counters.blob_committed += 1;
-            self.b2bua.mark_committed(key);
-        } else {
-            self.env.counters.blob_refused += 1;
-        }
+            .commit(id, crate::b2bua::SCHEMA, &blob, takes_over);
         self.blob = blob;
+        self.on_committed(key, stored);
+    }
+
+    fn on_committed(&mut self, key: CallKey, stored: Stored) {
+        if stored == Stored::Refused {
+            self.env.counters.blob_refused += 1;
+            return;
+        }
+        self.env.counters.blob_committed += 1;
+        match stored {
+            Stored::Waits(version) => {
+                self.b2bua.mark_committed(key);
+                self.b2bua.wait_for(key, version);
+            }
+            Stored::Again => {
+                self.b2bua.wait_for(key, VERSION_NEVER);
+                self.again.push(key);
+            }
+            Stored::Safe | Stored::Refused => {
+                self.b2bua.mark_committed(key);
+                // What an older version promised is safe with this one.
+                if self.b2bua.is_waiting(key) {
+                    self.b2bua.release(&mut self.env, key, VERSION_NEVER);
+                }
+            }
+        }
     }
 
     // Hands the pending record of a call to a connection, or to the backlog.
@@ -289,6 +336,9 @@ impl Shard {
         while let Some(call) = self.b2bua.call(key) {
             if call.state.charging.request_to_send().is_none() {
                 return;
+            }
+            if !self.acts {
+                return self.park(key);
             }
             self.record.clear();
             if !acr::encode_pending(&call.state.charging, &mut self.record) {
@@ -313,6 +363,9 @@ impl Shard {
                 return;
             }
             self.commit(key);
+            if self.b2bua.is_waiting(key) {
+                return;
+            }
         }
     }
 
@@ -413,7 +466,7 @@ impl Shard {
 
     /// When [`Shard::handle_timeout`] is wanted next.
     #[must_use]
-    pub fn next_deadline(&self) -> Option<quanta::Instant> {
+    pub fn next_deadline(&mut self) -> Option<quanta::Instant> {
         let wheel = self
             .env
             .wheel
@@ -423,6 +476,7 @@ impl Shard {
             wheel,
             self.router.next_deadline(),
             self.backlog.next_deadline(),
+            self.cluster_deadline(),
         ]
         .into_iter()
         .flatten()
@@ -472,11 +526,29 @@ impl Shard {
         self.blobs.fill_percent()
     }
 
+    /// The store of call states.
+    pub fn blobs(&mut self) -> &mut dyn BlobStore {
+        self.blobs.as_mut()
+    }
+
+    /// The store of call states, when the shard ends.
+    #[must_use]
+    pub fn into_blobs(self) -> Box<dyn BlobStore> {
+        self.blobs
+    }
+
     /// Whether calls can be taken: a CDF is reachable or the backlog has room.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         !self.b2bua.is_draining()
+            && self.acts
             && self.blobs.is_open()
             && (self.router.available() || !self.backlog.is_above_high_water())
     }
 }
+
+/// Greater than any version of a call.
+const VERSION_NEVER: replication::Version = replication::Version {
+    epoch: u32::MAX,
+    ver: u32::MAX,
+};

@@ -58,6 +58,8 @@ pub struct Courier {
 struct Peer {
     node: u16,
     channel: Channel,
+    /// Its incarnation as the view says.
+    admitted: Option<u32>,
     pieces: Reassembly,
 }
 
@@ -110,6 +112,7 @@ impl Courier {
                 Purpose::Letters,
                 keys,
             ),
+            admitted: None,
             pieces: Reassembly::new(FORWARD_BYTES_MAX),
         };
         let peers: Vec<Peer> = others.map(peer).collect();
@@ -198,6 +201,13 @@ impl Courier {
         opened
     }
 
+    /// Says under which incarnation the view has a peer, for couriers that hear no heartbeats.
+    pub fn admit(&mut self, peer: u16, incarnation: Option<u32>) {
+        if let Ok(peer) = self.peer(peer) {
+            peer.admitted = incarnation;
+        }
+    }
+
     /// Takes other cluster keys.
     pub fn set_keys(&mut self, keys: ClusterKeys) {
         for peer in &mut self.peers {
@@ -245,8 +255,10 @@ impl Courier {
             return Err(SealFault::TooLong);
         }
         let letter = self.letters + 1;
-        let channel = &mut self.peer(to)?.channel;
-        let incarnation = channel.peer_incarnation().ok_or(SealFault::Unheard)?;
+        let peer = self.peer(to)?;
+        let heard = peer.channel.peer_incarnation();
+        let incarnation = heard.max(peer.admitted).ok_or(SealFault::Unheard)?;
+        let channel = &mut peer.channel;
         let step = if payload.len() <= room { room } else { PIECE };
         let mut datagrams = 0;
         for offset in (0..payload.len().max(1)).step_by(step) {

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use charging::rf::backlog::{BacklogStore, StoreError};
 use dataplane::b2bua::{CallState, SCHEMA};
-use dataplane::shard::BlobStore;
+use dataplane::store::{BlobStore, Stored};
 
 /// The committed states of a shard's calls; clones share them.
 #[derive(Clone, Default)]
@@ -74,7 +74,7 @@ fn restore(blob: &[u8]) -> CallState {
 }
 
 impl BlobStore for Blobs {
-    fn commit(&mut self, call: u128, schema: u16, blob: &[u8]) -> bool {
+    fn commit(&mut self, call: u128, schema: u16, blob: &[u8], _takes_over: bool) -> Stored {
         assert_eq!(schema, SCHEMA);
         let read = restore(blob);
         assert_eq!(read.id, call, "the blob of another call");
@@ -86,7 +86,7 @@ impl BlobStore for Blobs {
         if !*self.forgets.borrow() {
             self.kept.borrow_mut().insert(call, blob.to_vec());
         }
-        true
+        Stored::Safe
     }
 
     fn retire(&mut self, call: u128) {
@@ -101,7 +101,7 @@ impl BlobStore for Blobs {
         0
     }
 
-    fn set_now(&mut self, _unix_ms: u64) {}
+    fn set_now(&mut self, _now: charging::time::Now) {}
 
     fn reclaim(&mut self) -> bool {
         false

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use charging::time::UnixMillis;
+use replication::Version;
 
 use super::call_state::{CallState, Phase};
 use crate::dialog::{Dialog, Text};
@@ -64,6 +65,12 @@ pub struct User {
     pub at: UnixMillis,
 }
 
+impl crate::transaction::Owned for User {
+    fn call(&self) -> crate::env::CallKey {
+        self.call
+    }
+}
+
 /// Purpose of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -105,6 +112,24 @@ pub struct Call {
     pub has_stored_records: bool,
     /// The call was committed to the ring at least once.
     pub stored: bool,
+    /// Its next commit makes this node its owner anew.
+    pub takes_over: bool,
+    /// Outputs of the call wait until this version has its copies.
+    pub waits_for: Option<Version>,
+    /// The outputs that wait.
+    pub held: Vec<Held>,
+    /// A record of the call waits until this node may act.
+    pub parked: bool,
+}
+
+/// A datagram that waits for the copies of the state behind it.
+pub struct Held {
+    /// Destination.
+    pub to: SocketAddr,
+    /// Listener whose socket sends it.
+    pub listener: ListenerId,
+    /// The datagram.
+    pub bytes: Vec<u8>,
 }
 
 /// Index of the charging deadline in [`Call::timers`].
@@ -181,6 +206,7 @@ impl Call {
     pub fn is_finished(&self) -> bool {
         self.state.phase == Phase::Ended
             && self.set_up.client.is_none()
+            && self.waits_for.is_none()
             && self.state.charging.is_finished()
     }
 }

@@ -50,3 +50,18 @@ pub enum Phase {
     /// Not an INVITE: one request relayed as a transaction pair.
     Event,
 }
+
+/// Reads an archived state, checking every byte: it may be another process' work, or another
+/// node's.
+#[must_use]
+pub fn read_state(blob: &[u8]) -> Option<CallState> {
+    let mut aligned = rkyv::util::AlignedVec::<16>::new();
+    aligned.extend_from_slice(blob);
+    match rkyv::from_bytes::<CallState, rkyv::rancor::Error>(&aligned) {
+        Ok(state) => Some(state),
+        Err(error) => {
+            tracing::warn!(%error, "a call state cannot be read");
+            None
+        }
+    }
+}

@@ -534,7 +534,7 @@ impl B2bua {
         self.write_ack(&mut out, key, to, cseq, client, ack);
         let call = &mut self.calls[key];
         let leg = &call.state.legs[to.index()];
-        env.out.push(leg.peer, leg.listener, &out);
+        env.out.push(key, leg.peer, leg.listener, &out);
         if let Some(bridged) = &mut call.invites[side.index()] {
             env.pool.give(std::mem::replace(&mut bridged.ack, out));
         }
@@ -584,7 +584,7 @@ impl B2bua {
         let mut out = env.pool.take();
         self.write_ack(&mut out, key, to, cseq, None, None);
         let leg = &self.calls[key].state.legs[to.index()];
-        env.out.push(leg.peer, leg.listener, &out);
+        env.out.push(key, leg.peer, leg.listener, &out);
         env.pool.give(out);
     }
 
@@ -596,7 +596,7 @@ impl B2bua {
             .as_ref()
             .filter(|bridged| !bridged.ack.is_empty())
         {
-            env.out.push(leg.peer, leg.listener, &bridged.ack);
+            env.out.push(key, leg.peer, leg.listener, &bridged.ack);
         }
     }
 

@@ -19,6 +19,7 @@ mod bridge;
 mod call;
 mod call_state;
 mod in_dialog;
+mod keeping;
 mod orphan;
 mod own;
 mod pair;
@@ -39,8 +40,9 @@ use charging::trigger::Verdict;
 use hashbrown::HashMap;
 use slotmap::SlotMap;
 
-pub use call::{BridgedInvite, Call, Role, SetUp, Side, User};
-pub use call_state::{CallState, Phase, SCHEMA};
+pub use call::{BridgedInvite, Call, Held, Role, SetUp, Side, User};
+pub use call_state::{CallState, Phase, SCHEMA, read_state};
+pub use keeping::HoldEnv;
 
 use crate::config::Config;
 use crate::dialog::{Dialog, SessionTimer, Texts};
@@ -321,55 +323,8 @@ impl B2bua {
         if let Some(call) = self.calls.get_mut(key) {
             call.dirty = false;
             call.stored = true;
+            call.takes_over = false;
         }
-    }
-
-    /// Takes a finished call out of the table. `None` if it is not finished; else whether it
-    /// stands in the ring.
-    pub fn remove_finished(&mut self, env: &mut Env, key: CallKey) -> Option<(u128, bool)> {
-        if !self.calls.get(key)?.is_finished() {
-            return None;
-        }
-        let mut call = self.calls.remove(key)?;
-        let (id, stored) = (call.state.id, call.stored);
-        self.by_id.remove(&id);
-        for timer in &mut call.timers {
-            if let Some(handle) = timer.take() {
-                env.wheel.cancel(handle);
-            }
-        }
-        for invite in call.invites.iter_mut().filter_map(Option::take) {
-            env.pool.give(invite.ack);
-        }
-        env.pool.give(call.set_up.reset());
-        if self.spare.len() < SPARE_MAX {
-            self.spare.push(call);
-        }
-        Some((id, stored))
-    }
-
-    /// Takes a call up again whose state was found after a restart of this node.
-    pub fn resume(&mut self, env: &mut Env, mut state: CallState) {
-        let id = state.id;
-        self.ctf
-            .adopt(env.now, &mut state.charging, ADOPTED_SPREAD_MS);
-        if state.phase == Phase::Answered {
-            // The ACK may have come while nobody listened; its lack ends nothing any more.
-            state.phase = Phase::Confirmed;
-        }
-        let peer = Origin {
-            from: state.legs[0].peer,
-            listener: state.legs[0].listener,
-        };
-        let key = self.open_call(state.phase, peer, state.begun);
-        let fresh = self.calls[key].state.id;
-        self.by_id.remove(&fresh);
-        self.by_id.insert(id, key);
-        let call = &mut self.calls[key];
-        call.state = state;
-        call.stored = true;
-        self.arm_established(env, key);
-        self.touch(key);
     }
 
     /// The pending record was handed to a connection.
@@ -476,7 +431,7 @@ impl B2bua {
             Some(call) => (Texts::reusing(call.state.texts.into_memory()), call.set_up),
             None => (Texts::default(), SetUp::default()),
         };
-        let leg = Dialog::new(peer.from, peer.listener);
+        let leg = Dialog::new(peer.from, peer.listener.own());
         let key = self.calls.insert(Call {
             state: CallState {
                 id,
@@ -499,6 +454,10 @@ impl B2bua {
             listed: false,
             has_stored_records: false,
             stored: false,
+            takes_over: false,
+            waits_for: None,
+            held: Vec::new(),
+            parked: false,
         });
         self.by_id.insert(id, key);
         key
@@ -624,7 +583,3 @@ SUBSCRIBE, MESSAGE, PUBLISH, REGISTER";
 const COOKIE: &[u8] = b"z9hG4bK";
 /// Length of our tags: token, leg, fork.
 const TAG_LEN: usize = TOKEN_LEN + 2;
-/// Overdue interims of resumed calls are spread over this time, milliseconds.
-const ADOPTED_SPREAD_MS: u64 = 1_500;
-/// Ended calls kept for their memory.
-const SPARE_MAX: usize = 16 * 1_024;

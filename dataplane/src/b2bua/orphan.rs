@@ -2,10 +2,12 @@
 //! and its records are safe; requests that were under way then still get their answers, and a
 //! 2xx that comes late its ACK.
 
+use slotmap::Key;
+
 use super::{B2bua, Origin, Role, Side, User};
 use crate::compose;
 use crate::dialog::{Dialog, Texts};
-use crate::env::Env;
+use crate::env::{CallKey, Env};
 use crate::sip::{Message, Method, parse};
 use crate::transaction::TxnId;
 
@@ -83,7 +85,7 @@ impl B2bua {
             self.write_ack_via(out, call, id, listener);
         });
         compose::end_without_body(&mut ack);
-        env.out.push(leg.peer, listener, &ack);
+        env.out.push(CallKey::null(), leg.peer, listener, &ack);
         env.pool.give(ack);
         if opens {
             self.bye_orphan(env, call, user, &leg, &texts, cseq + ORPHAN_CSEQ_STEP);

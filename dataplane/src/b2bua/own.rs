@@ -1,8 +1,10 @@
 //! What this node writes as itself: its Via and Contact, and answers that need no call.
 
+use slotmap::Key;
+
 use super::{ALLOW, B2bua, COOKIE, Origin, Side, TOKEN_LEN, bridge, fold};
 use crate::compose;
-use crate::env::{Env, ListenerId};
+use crate::env::{CallKey, Env, ListenerId};
 use crate::sip::{Message, write};
 use crate::transaction::{TxnId, write_head, write_id};
 
@@ -70,7 +72,7 @@ impl B2bua {
 
     /// The advertised host and port of a listener.
     pub(super) fn host(&self, listener: ListenerId) -> &[u8] {
-        self.config.sip.advertise[usize::from(listener)].as_bytes()
+        self.config.sip.advertise[listener.index()].as_bytes()
     }
 
     /// Answers a request without keeping state (RFC 3261 8.2.7). `extra` are whole header lines.
@@ -97,7 +99,8 @@ impl B2bua {
         out.extend_from_slice(b"\r\n");
         out.extend_from_slice(extra);
         compose::end_without_body(&mut out);
-        env.out.push(to.address, origin.listener, &out);
+        env.out
+            .push(CallKey::null(), to.address, origin.listener, &out);
         env.pool.give(out);
     }
 

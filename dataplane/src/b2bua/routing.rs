@@ -69,13 +69,13 @@ impl B2bua {
     // The listener that reaches `address`: one of the same family, by preference `first`.
     pub(super) fn listener_for(&self, address: SocketAddr, first: ListenerId) -> ListenerId {
         let listen = &self.config.sip.listen;
-        if listen[usize::from(first)].is_ipv4() == address.is_ipv4() {
-            return first;
+        if listen[first.index()].is_ipv4() == address.is_ipv4() {
+            return first.own();
         }
         let fitting = listen
             .iter()
             .position(|own| own.is_ipv4() == address.is_ipv4());
-        fitting.map_or(first, |place| place as ListenerId)
+        fitting.map_or(first.own(), ListenerId::new)
     }
 
     fn remaining_routes(&self, texts: &mut Texts, request: &Message<'_>) -> Text {

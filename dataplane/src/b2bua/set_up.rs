@@ -88,7 +88,7 @@ impl B2bua {
             self.tag(id, Side::Originating, 0),
             self.tag(id, Side::Terminating, 0),
         ];
-        let host_at = usize::from(origin.listener);
+        let host_at = origin.listener.index();
         let host = self.config.sip.advertise[host_at].as_bytes();
         let call = &mut self.calls[key];
         let state = &mut call.state;
@@ -97,7 +97,7 @@ impl B2bua {
             invite,
             &tags[0],
             origin.from,
-            origin.listener,
+            origin.listener.own(),
         );
         let (from, to) = (state.legs[0].remote, state.legs[0].local);
         let callee = &mut state.legs[1];

@@ -305,7 +305,7 @@ impl B2bua {
         leg.write_request(texts, &mut bye, b"BYE", bye_cseq, 70, via);
         compose::end_without_body(&mut ack);
         compose::end_without_body(&mut bye);
-        env.out.push(peer, listener, &ack);
+        env.out.push(key, peer, listener, &ack);
         env.pool.give(ack);
         self.layer.start_client(env, txn, bye_cseq, bye);
         self.calls[key].state.texts.truncate(used);

@@ -219,7 +219,7 @@ impl B2bua {
             self.write_ack_via(out, state.id, id, leg.listener);
         });
         compose::end_without_body(&mut out);
-        env.out.push(leg.peer, leg.listener, &out);
+        env.out.push(user.call, leg.peer, leg.listener, &out);
         env.pool.give(out);
     }
 

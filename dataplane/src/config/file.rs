@@ -9,6 +9,7 @@ use super::{Config, Hop, Matcher, Node, Peer, Resolve, Rf, Route, Sip};
 use charging::config::{ChargingClass, RealtimePolicy, TriggerRows};
 
 use crate::dialog::session_timer::Wanted;
+use crate::env::LISTENERS_MAX;
 use crate::transaction::Timers;
 
 /// What is wrong, without the file's name.
@@ -568,8 +569,6 @@ fn socket(resolve: Resolve, key: &str, text: &str) -> Result<SocketAddr, Wrong> 
 
 /// Most shards of a node: the shard number is a byte of the call token's routing.
 const SHARDS_MAX: usize = 64;
-/// Most listeners of a node.
-const LISTENERS_MAX: usize = 16;
 
 fn class(file: &RfFile) -> Result<ChargingClass, Wrong> {
     let realtime = match file.realtime.as_str() {

@@ -122,7 +122,10 @@ async fn serve(seat: Seat, parts: Parts, states: Vec<crate::b2bua::CallState>) {
         queue,
     });
     for (listener, socket) in seat.sockets.into_iter().enumerate() {
-        spawn(&turn, listen(turn.clone(), socket, listener as ListenerId));
+        spawn(
+            &turn,
+            listen(turn.clone(), socket, ListenerId::new(listener)),
+        );
     }
     spawn(&turn, watch_mesh(turn.clone(), seat.bell));
     spawn(&turn, watch_timer(turn.clone()));
@@ -188,7 +191,7 @@ async fn watch_mesh(turn: Rc<Turn>, bell: UnixStream) {
 
 async fn watch_timer(turn: Rc<Turn>) {
     loop {
-        let deadline = turn.shard.borrow().next_deadline();
+        let deadline = turn.shard.borrow_mut().next_deadline();
         turn.armed.set(deadline);
         let now = turn.clock.now();
         match deadline {
@@ -248,7 +251,7 @@ impl Turn {
             udp::flush(out, &mut self.sender.borrow_mut(), &self.sockets, counters);
         }
         self.connections.serve(self);
-        let deadline = self.shard.borrow().next_deadline();
+        let deadline = self.shard.borrow_mut().next_deadline();
         let earlier = match (deadline, self.armed.get()) {
             (Some(new), Some(armed)) => new < armed,
             (Some(_), None) => true,

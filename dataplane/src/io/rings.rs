@@ -5,8 +5,10 @@ use std::path::Path;
 use replication::{CallId, OpenError, Reader, Recovery, Ring, RingConfig};
 
 use super::NodeError;
-use crate::b2bua::{CallState, SCHEMA};
-use crate::shard::BlobStore;
+use charging::time::Now;
+
+use crate::b2bua::{CallState, SCHEMA, read_state};
+use crate::store::{BlobStore, Stored};
 
 /// Opens the ring of a shard and reads the calls that an earlier run left in it.
 pub(super) fn open(
@@ -37,10 +39,16 @@ impl RingStore {
 }
 
 impl BlobStore for RingStore {
-    fn commit(&mut self, call: u128, schema: u16, blob: &[u8]) -> bool {
-        self.ring
-            .put(CallId::from_u128(call), EPOCH_ALONE, schema, blob)
-            .is_ok()
+    fn set_now(&mut self, now: Now) {
+        self.ring.set_now(now.wall.0);
+    }
+
+    fn commit(&mut self, call: u128, schema: u16, blob: &[u8], _takes_over: bool) -> Stored {
+        let id = CallId::from_u128(call);
+        match self.ring.put(id, EPOCH_ALONE, schema, blob) {
+            Ok(_) => Stored::Safe,
+            Err(_) => Stored::Refused,
+        }
     }
 
     fn retire(&mut self, call: u128) {
@@ -54,10 +62,6 @@ impl BlobStore for RingStore {
 
     fn fill_percent(&self) -> u32 {
         self.ring.fill() as u32
-    }
-
-    fn set_now(&mut self, unix_ms: u64) {
-        self.ring.set_now(unix_ms);
     }
 
     fn reclaim(&mut self) -> bool {
@@ -100,19 +104,6 @@ fn list_ring(state_dir: &Path, node: u16, shard: u16, out: &mut String) -> Resul
 
 fn number_of(path: &Path) -> Option<u16> {
     path.file_stem()?.to_str()?.parse().ok()
-}
-
-// Checked on first touch: the memory is another process' work.
-fn read_state(blob: &[u8]) -> Option<CallState> {
-    let mut aligned = rkyv::util::AlignedVec::<16>::new();
-    aligned.extend_from_slice(blob);
-    match rkyv::from_bytes::<CallState, rkyv::rancor::Error>(&aligned) {
-        Ok(state) => Some(state),
-        Err(error) => {
-            tracing::warn!(%error, "a call state in the ring cannot be read");
-            None
-        }
-    }
 }
 
 /// The epoch of a node that is not in a cluster.

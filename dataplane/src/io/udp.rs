@@ -73,9 +73,7 @@ pub(super) fn flush(
                 .take_while(|datagram| datagram.listener == listener)
                 .count();
         let batch = &datagrams[start..end];
-        match sender.send(sockets[usize::from(listener)], batch, |one| {
-            out.payload(one)
-        }) {
+        match sender.send(sockets[listener.index()], batch, |one| out.payload(one)) {
             Ok(0) => break,
             Ok(sent) => {
                 counters.sip_datagram_sent += sent as u64;

@@ -115,6 +115,12 @@ impl TokenKey {
         self.open(branch.strip_prefix(super::MAGIC_COOKIE)?)
     }
 
+    /// A secret that all who share the key share, for hashes that must not be foreseen.
+    #[must_use]
+    pub fn secret(&self) -> u64 {
+        self.code(u128::MAX)
+    }
+
     fn code(&self, head: u128) -> u64 {
         self.hasher.hash(&head.to_be_bytes()[2..]) & CODE_MASK
     }

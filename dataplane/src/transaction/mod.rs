@@ -19,7 +19,7 @@ mod table;
 
 pub use head::{WrittenHead, read_id, write_head, write_id};
 pub use key::{ServerKey, key_of_cancelled, key_of_request, merge_key};
-pub use table::{Expired, Layer, MatchedRequest, RequestHead, Timers, TxnId, TxnLimits};
+pub use table::{Expired, Layer, MatchedRequest, Owned, RequestHead, Timers, TxnId, TxnLimits};
 
 /// The timers of RFC 3261 17, RFC 6026 and the user agent's retransmission of a 2xx.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use slotmap::SlotMap;
 
 use super::head::{write_failure_ack, write_head};
 use super::{Act, Event, ServerKey, Timer, client, client_invite, key, server, server_invite};
-use crate::env::{Env, ListenerId, TimerKey};
+use crate::env::{CallKey, Env, ListenerId, TimerKey};
 use crate::sip::{Index, Message, Method, write};
 use crate::timer::TimerHandle;
 
@@ -50,6 +50,12 @@ impl Default for TxnLimits {
             transactions_max: 1 << 20,
         }
     }
+}
+
+/// What the user keeps with a transaction tells which call it serves.
+pub trait Owned: Copy {
+    /// The call.
+    fn call(&self) -> CallKey;
 }
 
 /// The transactions of one shard. `U` is what the transaction user keeps with each.
@@ -127,7 +133,7 @@ pub struct RequestHead {
     pub to_has_tag: bool,
 }
 
-impl<U: Copy> Layer<U> {
+impl<U: Owned> Layer<U> {
     /// An empty table. `secret` keys the hash that requests are found by.
     #[must_use]
     pub fn new(timers: Timers, limits: TxnLimits, secret: u64) -> Self {
@@ -538,7 +544,8 @@ impl<U: Copy> Layer<U> {
             match *act {
                 Act::Send => {
                     if !txn.message.is_empty() {
-                        env.out.push(txn.peer, txn.listener, &txn.message);
+                        env.out
+                            .push(txn.user.call(), txn.peer, txn.listener, &txn.message);
                     }
                 }
                 Act::Ack => {
@@ -547,7 +554,8 @@ impl<U: Copy> Layer<U> {
                         write_failure_ack(&mut ack, &txn.message, response, &mut self.index);
                         txn.head = ack;
                     }
-                    env.out.push(txn.peer, txn.listener, &txn.head);
+                    env.out
+                        .push(txn.user.call(), txn.peer, txn.listener, &txn.head);
                 }
                 Act::ToUser => to_user = true,
                 Act::Arm(timer) => arm(env, &self.timers, txn, id, timer, true),

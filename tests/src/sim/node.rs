@@ -15,6 +15,7 @@ use dataplane::b2bua::CallState;
 use dataplane::b2bua::Origin;
 use dataplane::b2bua::Phase;
 use dataplane::b2bua::Place;
+use dataplane::env::ListenerId;
 use dataplane::shard::AnyStore;
 use dataplane::shard::Parts;
 use dataplane::shard::Shard;
@@ -121,7 +122,10 @@ impl World {
             self.show(phone, "arrives", bytes);
         }
         let first = self.rng.below(self.seats.len() as u64) as usize;
-        let origin = Origin { from, listener: 0 };
+        let origin = Origin {
+            from,
+            listener: ListenerId::default(),
+        };
         let now = self.now_both();
         let mut elsewhere = None;
         self.turn(first, |shard, _| {

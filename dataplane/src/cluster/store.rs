@@ -1,0 +1,552 @@
+//! The store of a shard whose calls have copies on other nodes: ring, replication and the rules
+//! of taking over.
+//!
+//! What this node owns is in its shard's table; what it holds for others is only in the ring, and
+//! no timer runs for it. When an owner is dead and the conditions for it hold, the first member
+//! of the call's order takes it over; every member computes the same order.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use charging::time::Now;
+use replication::courier::{CourierConfig, Letter};
+use replication::frame::{DATAGRAM_BYTES_ETHERNET, Head};
+use replication::view::KMIN_FULL;
+use replication::{
+    Adoption, CallId, ClusterKeys, Committed, Courier, Cursor, Kind, Member, Mode,
+    ReplicationEvent, Replicator, ReplicatorConfig, Ring, RingError, Standing, StreamMarks,
+    Version, View, takeover,
+};
+
+use super::board::{Board, ns_of};
+use crate::b2bua::{SCHEMA, read_state};
+use crate::store::{
+    BlobStore, ClusterReport, ClusterSide, LinkReport, NODES_MAX, Owner, StoreEvent, Stored,
+};
+
+/// What a store is made of.
+pub struct ClusterStoreParts {
+    /// The ring, as it was recovered.
+    pub ring: Ring,
+    /// What the shard's replication is made for; the incarnation is the board's.
+    pub replicator: ReplicatorConfig,
+    /// Keys of the cluster.
+    pub keys: ClusterKeys,
+    /// Numbers of the nodes that hold calls, this one included; witnesses are not.
+    pub data_nodes: Vec<u16>,
+    /// Whether outputs wait for their copies.
+    pub mode: Mode,
+    /// Where the membership and the shards meet.
+    pub board: Arc<Board>,
+    /// Beginning of the clock that leases are measured by.
+    pub clock_start: quanta::Instant,
+}
+
+/// The calls of one shard, with copies.
+pub struct ClusterStore {
+    ring: Ring,
+    replicator: Replicator,
+    courier: Courier,
+    config: ReplicatorConfig,
+    keys: ClusterKeys,
+    data_nodes: Vec<u16>,
+    mode: Mode,
+    board: Arc<Board>,
+    clock_start: quanta::Instant,
+    now: u64,
+    // The view this shard follows; a newer one may stand on the board already.
+    view: View,
+    follows: bool,
+    events: VecDeque<StoreEvent>,
+    scan: Option<Scan>,
+    /// Incarnation under which this shard has written its own calls anew.
+    resumed: u32,
+    /// View under which the calls of each dead owner were looked through.
+    adopted: [u32; NODES_MAX],
+    /// Where the streams stood when nothing was left to take over under this view.
+    settling: Option<StreamMarks>,
+    outgoing: VecDeque<(u16, Vec<u8>)>,
+    incoming: VecDeque<(u16, Vec<u8>)>,
+    report: ClusterReport,
+}
+
+/// A walk through the ring for calls to go on with.
+struct Scan {
+    cursor: Cursor,
+    owner: u16,
+    beyond_promise: bool,
+}
+
+impl ClusterStore {
+    /// A store that waits for its first view.
+    #[must_use]
+    pub fn new(parts: ClusterStoreParts) -> Self {
+        let config = parts.replicator;
+        Self {
+            replicator: Replicator::new(config, parts.keys, &parts.data_nodes),
+            courier: courier(&config, parts.keys, &parts.data_nodes),
+            ring: parts.ring,
+            config,
+            keys: parts.keys,
+            data_nodes: parts.data_nodes,
+            mode: parts.mode,
+            board: parts.board,
+            clock_start: parts.clock_start,
+            now: 0,
+            view: View::genesis(),
+            follows: false,
+            events: VecDeque::new(),
+            scan: None,
+            resumed: 0,
+            adopted: [0; NODES_MAX],
+            settling: None,
+            outgoing: VecDeque::new(),
+            incoming: VecDeque::new(),
+            report: ClusterReport::default(),
+        }
+    }
+
+    /// The ring, for whoever looks at its copies.
+    #[must_use]
+    pub fn ring(&self) -> &Ring {
+        &self.ring
+    }
+
+    /// The ring again, when the shard ends.
+    #[must_use]
+    pub fn into_ring(self) -> Ring {
+        self.ring
+    }
+
+    fn standing(&self, node: u16) -> Standing {
+        match self.view.nodes.get(usize::from(node)) {
+            Some(state) if self.data_nodes.contains(&node) => state.standing,
+            _ => Standing::Dead,
+        }
+    }
+
+    fn alive(&self) -> impl Iterator<Item = u16> + '_ {
+        let nodes = self.data_nodes.iter().copied();
+        nodes.filter(|&node| self.standing(node) == Standing::Alive)
+    }
+
+    // The member that goes on with a call of a dead owner.
+    fn adopter_of(&self, id: CallId) -> Option<u16> {
+        let is_first = |&node: &u16| takeover::is_among_first(id, node, 1, self.alive());
+        self.alive().find(is_first)
+    }
+
+    fn epoch(&self) -> u32 {
+        self.view.number
+    }
+
+    fn follow_view(&mut self) {
+        let number = self.board.view_number();
+        let incarnation = self.board.incarnation();
+        if number == 0 {
+            return;
+        }
+        if self.config.incarnation != incarnation {
+            self.begin_anew(incarnation);
+        }
+        if self.follows && self.view.number == number {
+            return;
+        }
+        (self.view, self.follows) = (self.board.view(), true);
+        (self.settling, self.scan) = (None, None);
+        let members: Vec<Member> = self
+            .data_nodes
+            .iter()
+            .map(|&node| {
+                let state = self.view.nodes[usize::from(node)];
+                Member {
+                    node,
+                    incarnation: state.incarnation,
+                    standing: state.standing,
+                }
+            })
+            .collect();
+        for member in &members {
+            let admitted = (member.standing != Standing::Dead).then_some(member.incarnation);
+            self.courier.admit(member.node, admitted);
+        }
+        let events = &mut self.events;
+        self.replicator
+            .set_view(self.now, self.view.number, &members, &mut |event| {
+                if let ReplicationEvent::Released(id, version) = event {
+                    events.push_back(StoreEvent::Released(id.as_u128(), version));
+                }
+            });
+        self.ring.set_cluster_epoch(self.view.number);
+        if self.view.gone == 0 && self.view.kmin == KMIN_FULL {
+            // Whatever was its is settled elsewhere: what is left here is of no use to anybody.
+            for dead in members.iter().filter(|m| m.standing == Standing::Dead) {
+                self.ring.forget_owned_by(dead.node, |_| true);
+            }
+        }
+        tracing::info!(
+            view = self.view.number,
+            shard = self.config.shard,
+            "a new view"
+        );
+    }
+
+    // This node comes back as another one: nothing that waits may leave any more.
+    fn begin_anew(&mut self, incarnation: u32) {
+        self.config.incarnation = incarnation;
+        self.replicator = Replicator::new(self.config, self.keys, &self.data_nodes);
+        self.courier = courier(&self.config, self.keys, &self.data_nodes);
+        self.outgoing.clear();
+        (self.follows, self.scan, self.settling) = (false, None, None);
+        self.events.clear();
+        self.events.push_back(StoreEvent::AllLost);
+    }
+
+    fn ask_to_be_filled(&mut self) -> u32 {
+        let number = self.view.number;
+        let mut open = 0;
+        let wanted = self.board.sync_wanted(number);
+        for &peer in &self.data_nodes {
+            let wants = wanted >> peer & 1 == 1;
+            if wants && !self.board.has_synced(self.config.shard, peer, number) {
+                self.replicator.request_sync(peer, number);
+                open |= 1 << peer;
+            }
+        }
+        open | wanted
+    }
+
+    // Goes on, a bounded number of records at a time, with what there is to take over.
+    fn take_over(&mut self, filling: u32) {
+        if !self.events.is_empty() {
+            return; // what was found must be taken up before more is
+        }
+        if self.scan.is_none() {
+            self.scan = self.next_scan(filling);
+        }
+        let Some(mut scan) = self.scan.take() else {
+            return;
+        };
+        for _ in 0..SCANNED_A_TURN {
+            let Some(record) = self.ring.walk(&mut scan.cursor) else {
+                return self.end_scan(scan.owner);
+            };
+            let (meta, own) = (record.meta, self.config.node);
+            let wanted = meta.kind == Kind::Put
+                && meta.owner == scan.owner
+                && (scan.owner == own || self.adopter_of(meta.id) == Some(own));
+            if !wanted {
+                continue;
+            }
+            let state = readable(meta.schema)
+                .then(|| read_state(record.payload))
+                .flatten();
+            let Some(state) = state else {
+                self.report.refused += 1;
+                continue;
+            };
+            if scan.owner != own {
+                if self.ring.adopt(meta.id, self.view.number, |_| {}).is_err() {
+                    continue;
+                }
+                self.report.adopted += 1;
+                self.report.adopted_beyond_promise += u64::from(scan.beyond_promise);
+            }
+            self.events.push_back(StoreEvent::TakeOver(Box::new(state)));
+        }
+        self.scan = Some(scan);
+    }
+
+    fn next_scan(&self, filling: u32) -> Option<Scan> {
+        let scan = |owner, beyond_promise| {
+            Some(Scan {
+                cursor: Cursor::default(),
+                owner,
+                beyond_promise,
+            })
+        };
+        let anew = self.board.must_resume();
+        if anew != 0 && anew == self.config.incarnation && anew != self.resumed {
+            return if filling == 0 {
+                scan(self.config.node, false)
+            } else {
+                None
+            };
+        }
+        let others = self.data_nodes.iter().copied();
+        let mut dead = others.filter(|&node| {
+            self.standing(node) == Standing::Dead
+                && self.adopted[usize::from(node)] != self.view.number
+        });
+        dead.find_map(|owner| match self.board.adoption(self.view.number, owner) {
+            Adoption::NotNow => None,
+            Adoption::Ready => scan(owner, false),
+            Adoption::BeyondThePromise => scan(owner, true),
+        })
+    }
+
+    fn end_scan(&mut self, owner: u16) {
+        if owner == self.config.node {
+            self.resumed = self.config.incarnation;
+        } else {
+            self.adopted[usize::from(owner)] = self.view.number;
+        }
+    }
+
+    fn report_progress(&mut self, filling: u32) {
+        let shard = self.config.shard;
+        if !self.events.is_empty() || self.scan.is_some() {
+            return;
+        }
+        if self.resumed == self.config.incarnation {
+            self.board.note_resumed(shard, self.resumed);
+        }
+        let adopted = self.data_nodes.iter().all(|&node| {
+            self.standing(node) != Standing::Dead
+                || self.adopted[usize::from(node)] == self.view.number
+        });
+        if !adopted || filling != 0 || self.resumed != self.config.incarnation {
+            return;
+        }
+        match &self.settling {
+            None => self.settling = Some(self.replicator.stream_marks()),
+            Some(marks) if self.replicator.is_past(marks) => {
+                self.board.note_settled(shard, self.view.number);
+            }
+            Some(_) => {}
+        }
+    }
+
+    fn send_on(&mut self, id: CallId, version: Version, kind: Kind, mode: Mode) -> Stored {
+        match self.replicator.commit(self.now, id, version, kind, mode) {
+            Committed::Released => Stored::Safe,
+            Committed::Held => Stored::Waits(version),
+            Committed::Refused => Stored::Again,
+        }
+    }
+}
+
+impl BlobStore for ClusterStore {
+    fn set_now(&mut self, now: Now) {
+        self.now = ns_of(self.clock_start, now.instant);
+        self.ring.set_now(now.wall.0);
+    }
+
+    fn commit(&mut self, call: u128, schema: u16, blob: &[u8], takes_over: bool) -> Stored {
+        let id = CallId::from_u128(call);
+        let held = self.ring.newest(id).map(|record| record.meta.version.epoch);
+        let epoch = match held {
+            Some(epoch) if !takes_over => epoch,
+            held => self.epoch().max(held.unwrap_or(0)),
+        };
+        match self.ring.put(id, epoch, schema, blob) {
+            Ok(version) => self.send_on(id, version, Kind::Put, self.mode),
+            Err(RingError::NotOwner) => {
+                self.events.push_back(StoreEvent::Lost(call));
+                Stored::Refused
+            }
+            Err(_) => Stored::Refused,
+        }
+    }
+
+    fn retire(&mut self, call: u128) {
+        let id = CallId::from_u128(call);
+        if let Ok(version) = self.ring.retire(id) {
+            self.send_on(id, version, Kind::Del, Mode::Async);
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        self.ring.is_open()
+    }
+
+    fn fill_percent(&self) -> u32 {
+        self.ring.fill() as u32
+    }
+
+    fn reclaim(&mut self) -> bool {
+        self.ring.reclaim_idle(RECLAIMED_A_TURN) > 0
+    }
+
+    fn cluster(&mut self) -> Option<&mut dyn ClusterSide> {
+        Some(self)
+    }
+}
+
+impl ClusterSide for ClusterStore {
+    fn tick(&mut self) {
+        self.follow_view();
+        if !self.follows {
+            return;
+        }
+        let filling = self.ask_to_be_filled();
+        self.take_over(filling);
+        self.report_progress(filling);
+    }
+
+    fn poll_event(&mut self) -> Option<StoreEvent> {
+        self.events.pop_front()
+    }
+
+    fn may_act(&self) -> bool {
+        self.follows
+            && self.now < self.board.lease_until()
+            && self.view.number == self.board.view_number()
+            && self.config.incarnation == self.board.incarnation()
+    }
+
+    fn owner_of(&self, call: u128) -> Owner {
+        let id = CallId::from_u128(call);
+        let held = self.ring.newest_or_tombstone(id);
+        let owner = held.as_ref().map_or(id.node(), |record| record.meta.owner);
+        if owner == self.config.node {
+            return Owner::Here;
+        }
+        match self.standing(owner) {
+            Standing::Alive | Standing::Draining => Owner::At(owner),
+            Standing::Joining => Owner::Nobody,
+            Standing::Dead => match self.adopter_of(id) {
+                Some(adopter) if adopter != self.config.node => Owner::At(adopter),
+                Some(_) if held.is_none() => Owner::Here,
+                _ => Owner::Nobody,
+            },
+        }
+    }
+
+    fn deputy(&self) -> Option<u16> {
+        self.alive().find(|&node| node != self.config.node)
+    }
+
+    fn is_alive(&self, node: u16) -> bool {
+        self.standing(node) == Standing::Alive
+    }
+
+    fn alive_peers(&self) -> u32 {
+        let others = self.alive().filter(|&node| node != self.config.node);
+        others.fold(0, |mask, node| mask | 1 << node)
+    }
+
+    fn forward(&mut self, node: u16, message: &[u8]) {
+        let outgoing = &mut self.outgoing;
+        if outgoing.len() >= FORWARDS_MAX {
+            self.report.forward_dropped += 1;
+            return;
+        }
+        let mut buffer = [0; DATAGRAM_BYTES_ETHERNET];
+        let sealed = self
+            .courier
+            .seal_forward(node, message, &mut buffer, |datagram| {
+                outgoing.push_back((node, datagram.to_vec()));
+            });
+        self.report.forward_dropped += u64::from(sealed.is_err());
+    }
+
+    fn next_forwarded(&mut self, into: &mut Vec<u8>) -> Option<u16> {
+        let (from, message) = self.incoming.pop_front()?;
+        into.clear();
+        into.extend_from_slice(&message);
+        Some(from)
+    }
+
+    fn handle_datagram(&mut self, datagram: &mut [u8]) {
+        let Ok(head) = Head::parse(datagram) else {
+            self.report.refused += 1;
+            return;
+        };
+        if Courier::is_letter(datagram) {
+            match self.courier.open(datagram) {
+                Ok((from, Letter::Forward(message))) if self.incoming.len() < FORWARDS_MAX => {
+                    self.incoming.push_back((from, message.to_vec()));
+                }
+                Ok((_, Letter::Forward(_))) => self.report.forward_dropped += 1,
+                Ok((_, Letter::Piece)) => {}
+                Ok((_, Letter::View(_))) | Err(_) => self.report.refused += 1,
+            }
+            return;
+        }
+        let (events, board, shard) = (&mut self.events, &self.board, self.config.shard);
+        let mut stored = VecDeque::new();
+        let taken = self.replicator.handle_datagram(
+            self.now,
+            head.from,
+            datagram,
+            &mut self.ring,
+            &mut |event| match event {
+                ReplicationEvent::Released(id, version) => {
+                    events.push_back(StoreEvent::Released(id.as_u128(), version));
+                }
+                ReplicationEvent::Synced { peer, view } => board.note_synced(shard, peer, view),
+                ReplicationEvent::Stored(id, _) => stored.push_back(id),
+            },
+        );
+        self.report.refused += u64::from(taken.is_err());
+        for id in stored {
+            self.events.push_back(StoreEvent::Lost(id.as_u128()));
+        }
+    }
+
+    fn poll_datagram(&mut self, buffer: &mut [u8]) -> Option<(u16, usize)> {
+        if let Some((node, datagram)) = self.outgoing.pop_front() {
+            buffer.get_mut(..datagram.len())?.copy_from_slice(&datagram);
+            return Some((node, datagram.len()));
+        }
+        self.replicator.poll(self.now, &self.ring, buffer)
+    }
+
+    fn next_deadline(&self) -> Option<quanta::Instant> {
+        let stream = self.replicator.deadline(self.now);
+        let busy = !self.events.is_empty() || self.scan.is_some();
+        let busy = busy.then_some(self.now);
+        // What the membership and the other shards do next shows on the board.
+        let unsettled = !self.follows
+            || !self.board.is_settled(self.config.shard, self.view.number)
+            || self.board.lease_until() == 0;
+        let look = unsettled.then_some(self.now + LOOK_NS);
+        let at = [stream, busy, look].into_iter().flatten().min()?;
+        let wait = std::time::Duration::from_nanos(at.saturating_sub(self.now));
+        let now = self.clock_start + std::time::Duration::from_nanos(self.now - CLOCK_ZERO);
+        Some(now + wait)
+    }
+
+    fn report(&self) -> ClusterReport {
+        let mut report = self.report;
+        report.view = self.view.number;
+        report.held = self.replicator.held() as u64;
+        for &node in &self.data_nodes {
+            if let Some(link) = self.replicator.link(node) {
+                report.links[usize::from(node)] = LinkReport {
+                    admitted: link.admitted().is_some(),
+                    settled: link.is_settled(),
+                    srtt_ns: link.srtt_ns(),
+                };
+            }
+        }
+        report.copies = self.ring.calls();
+        report
+    }
+}
+
+fn courier(config: &ReplicatorConfig, keys: ClusterKeys, nodes: &[u16]) -> Courier {
+    let config = CourierConfig {
+        cluster: config.cluster,
+        node: config.node,
+        incarnation: config.incarnation,
+        shard: config.shard,
+    };
+    Courier::new(config, keys, nodes)
+}
+
+const fn readable(schema: u16) -> bool {
+    schema == SCHEMA || schema + 1 == SCHEMA
+}
+
+/// Records looked at in one turn while calls are taken over.
+const SCANNED_A_TURN: usize = 256;
+/// Records moved in one idle turn.
+const RECLAIMED_A_TURN: u32 = 64;
+/// Messages that may wait to be sent to other nodes, or to be taken up here.
+const FORWARDS_MAX: usize = 1_024;
+/// Pause between looks at the board while something is to be settled.
+const LOOK_NS: u64 = 5_000_000;
+/// What [`ns_of`] adds to the time since the start.
+const CLOCK_ZERO: u64 = 1_000_000_000;

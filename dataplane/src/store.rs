@@ -1,0 +1,136 @@
+//! Where the states of a shard's calls are kept: the stateful tier as a shard sees it.
+//!
+//! A store of one node keeps them out of the process, so that the process may die. A store of a
+//! cluster keeps copies on other nodes as well, and so has more to say: an output may have to
+//! wait for its copies, calls of a dead node are taken over, and a node that is not sure to be a
+//! member of the cluster must not act.
+
+use charging::time::Now;
+use replication::Version;
+
+use crate::b2bua::CallState;
+
+/// The calls of one shard, newest state each. Time is what [`BlobStore::set_now`] said last.
+pub trait BlobStore {
+    /// Sets the time: records are stamped with it, leases are judged by it.
+    fn set_now(&mut self, now: Now);
+    /// Writes the newest state of a call. `takes_over`: this node becomes its owner anew.
+    fn commit(&mut self, call: u128, schema: u16, blob: &[u8], takes_over: bool) -> Stored;
+    /// Forgets a call.
+    fn retire(&mut self, call: u128);
+    /// Whether new calls may still be taken (below the high-water mark).
+    fn is_open(&self) -> bool;
+    /// How full the store is, 0 to 100 %.
+    fn fill_percent(&self) -> u32;
+    /// Tidies up a little; true if there was something to do.
+    fn reclaim(&mut self) -> bool;
+
+    /// What a store with copies on other nodes does besides.
+    fn cluster(&mut self) -> Option<&mut dyn ClusterSide> {
+        None
+    }
+}
+
+/// What a store has to do with other nodes.
+pub trait ClusterSide {
+    /// Follows the view of the cluster and does what is due.
+    fn tick(&mut self);
+    /// The next thing that happened among the nodes.
+    fn poll_event(&mut self) -> Option<StoreEvent>;
+    /// Whether this node may act at this very moment: send charging requests, fire the timers
+    /// of calls, take new calls.
+    fn may_act(&self) -> bool;
+    /// Who answers for a call that is not in this shard's table.
+    fn owner_of(&self, call: u128) -> Owner;
+    /// A node that may take a new call in this one's stead.
+    fn deputy(&self) -> Option<u16>;
+    /// Whether a node is a member that acts, as far as is known here.
+    fn is_alive(&self, node: u16) -> bool;
+    /// The other members that act, as a bit mask.
+    fn alive_peers(&self) -> u32;
+    /// Hands a message for the same shard of another node over, to be sealed and sent.
+    fn forward(&mut self, node: u16, message: &[u8]);
+    /// Takes the next message of that kind from another node out; says from which.
+    fn next_forwarded(&mut self, into: &mut Vec<u8>) -> Option<u16>;
+    /// Takes a datagram that another node sent.
+    fn handle_datagram(&mut self, datagram: &mut [u8]);
+    /// Writes the next datagram for another node into `buffer`; says for which, and its length.
+    fn poll_datagram(&mut self, buffer: &mut [u8]) -> Option<(u16, usize)>;
+    /// When [`ClusterSide::tick`] is wanted at the latest.
+    fn next_deadline(&self) -> Option<quanta::Instant>;
+    /// Numbers for the pages of the operator.
+    fn report(&self) -> ClusterReport;
+}
+
+/// What became of a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// What the state promises may leave.
+    Safe,
+    /// It must wait for [`StoreEvent::Released`] with this version or a newer one.
+    Waits(Version),
+    /// It was written, but too much waits to wait for it: commit again later, and let nothing
+    /// leave until then.
+    Again,
+    /// It was not written.
+    Refused,
+}
+
+/// What happened among the nodes.
+#[derive(Debug)]
+pub enum StoreEvent {
+    /// The call's state has its copies, up to this version.
+    Released(u128, Version),
+    /// This node has to go on with a call: its owner is dead, or it was this node itself.
+    TakeOver(Box<CallState>),
+    /// Another node goes on with the call.
+    Lost(u128),
+    /// This node was not a member for a while: what it still owns will be given to it anew.
+    AllLost,
+}
+
+/// Who answers for a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// This node, be it to say that there is no such call.
+    Here,
+    /// That node.
+    At(u16),
+    /// Nobody yet: the owner is dead and the call not taken over, or the owner is coming back.
+    Nobody,
+}
+
+/// Numbers of a shard's replication.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ClusterReport {
+    /// View the shard follows.
+    pub view: u32,
+    /// Outputs that wait for copies.
+    pub held: u64,
+    /// Calls taken over from dead nodes.
+    pub adopted: u64,
+    /// Of these, calls taken over although copies may have been missing.
+    pub adopted_beyond_promise: u64,
+    /// Calls held for other nodes.
+    pub copies: u64,
+    /// Datagrams of other nodes that were refused (forged, old or foreign).
+    pub refused: u64,
+    /// Messages from or for other nodes dropped because too many waited.
+    pub forward_dropped: u64,
+    /// State of each link, by node number.
+    pub links: [LinkReport; NODES_MAX],
+}
+
+/// Numbers of one link.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LinkReport {
+    /// Whether the peer is a member.
+    pub admitted: bool,
+    /// Whether it holds all it should.
+    pub settled: bool,
+    /// Smoothed round trip, nanoseconds; 0 before the first.
+    pub srtt_ns: u64,
+}
+
+/// Nodes of a cluster, witnesses included.
+pub const NODES_MAX: usize = replication::view::VOTERS_MAX;
