@@ -257,6 +257,12 @@ impl AccountingSession {
         self.state
     }
 
+    /// Accounting-Record-Number of the next record.
+    #[must_use]
+    pub fn next_number(&self) -> u32 {
+        self.next_number
+    }
+
     /// The Session-Id.
     #[must_use]
     pub fn session_id(&self) -> &[u8] {

@@ -74,6 +74,8 @@ pub struct Shard {
     again: Vec<CallKey>,
     claims: Claims,
     claims_due: u64,
+    /// Members that were told what this shard has taken.
+    told: u32,
     listeners: usize,
     forward: Vec<u8>,
 }
@@ -125,6 +127,7 @@ impl Shard {
             again: Vec::new(),
             claims,
             claims_due: 0,
+            told: 0,
             listeners,
             forward: Vec::new(),
         }
@@ -529,6 +532,12 @@ impl Shard {
     /// The store of call states.
     pub fn blobs(&mut self) -> &mut dyn BlobStore {
         self.blobs.as_mut()
+    }
+
+    /// The store of call states, to look at.
+    #[must_use]
+    pub fn blobs_ref(&self) -> &dyn BlobStore {
+        self.blobs.as_ref()
     }
 
     /// The store of call states, when the shard ends.

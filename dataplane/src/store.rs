@@ -11,7 +11,7 @@ use replication::Version;
 use crate::b2bua::CallState;
 
 /// The calls of one shard, newest state each. Time is what [`BlobStore::set_now`] said last.
-pub trait BlobStore {
+pub trait BlobStore: std::any::Any {
     /// Sets the time: records are stamped with it, leases are judged by it.
     fn set_now(&mut self, now: Now);
     /// Writes the newest state of a call. `takes_over`: this node becomes its owner anew.

@@ -107,6 +107,8 @@ pub struct Replicator {
     newest: HashTable<(CallId, u64)>,
     /// Holds before this number have been sent on to further members, or need not be.
     escalated: u64,
+    /// Calls of which members beside their places got a copy, so that these learn of the end.
+    scattered: HashTable<CallId>,
     turn: usize,
     held_refused: u64,
     held_escalated: u64,
@@ -153,6 +155,7 @@ impl Replicator {
             holds_base: 0,
             newest: HashTable::with_capacity(config.holds_max * 2),
             escalated: 0,
+            scattered: HashTable::new(),
             turn: 0,
             held_refused: 0,
             held_escalated: 0,
@@ -208,7 +211,7 @@ impl Replicator {
         kind: Kind,
         mode: Mode,
     ) -> Committed {
-        let targets = self.targets(id);
+        let targets = self.targets(id) | self.scattered_to(id, kind);
         let urgent = mode == Mode::SemiSync;
         for n in bits(targets) {
             self.peers[n].link.enqueue(id, version, kind, urgent, now);
@@ -243,6 +246,14 @@ impl Replicator {
             settled,
         });
         Committed::Held
+    }
+
+    /// Fills every peer with what it should hold, and lets it drop what it should not: whoever
+    /// asked to be filled with everything holds more than its share afterwards.
+    pub fn trim(&mut self, now: u64) {
+        for peer in &mut self.peers {
+            peer.link.start_sync(Scope::Targets, now);
+        }
     }
 
     /// Asks a peer to fill this node with everything, for the answer to count in `view`.
@@ -433,6 +444,39 @@ impl Replicator {
             .fold(0, |set, (n, _)| set | 1 << n)
     }
 
+    // Whom a tombstone must reach beside the places of the call.
+    fn scattered_to(&mut self, id: CallId, kind: Kind) -> u32 {
+        if kind != Kind::Del {
+            return 0;
+        }
+        match self.scattered.find_entry(id.hash(), |known| *known == id) {
+            Ok(entry) => {
+                entry.remove();
+                (1 << self.peers.len()) - 1
+            }
+            Err(_) => 0,
+        }
+    }
+
+    fn note_scattered(&mut self, id: CallId, now: u64) {
+        if self
+            .scattered
+            .find(id.hash(), |known| *known == id)
+            .is_some()
+        {
+            return;
+        }
+        if self.scattered.len() >= self.config.holds_max * SCATTERED_PER_HOLD {
+            // A full catch-up tells every peer what is not its.
+            self.scattered.clear();
+            for peer in &mut self.peers {
+                peer.link.start_sync(Scope::Targets, now);
+            }
+        }
+        self.scattered
+            .insert_unique(id.hash(), id, |known| known.hash());
+    }
+
     fn send_to_next_members(&mut self, now: u64) {
         self.escalated = self.escalated.max(self.holds_base);
         while let Some(hold) = self
@@ -447,6 +491,7 @@ impl Replicator {
                 continue;
             }
             self.held_escalated += 1;
+            let id = hold.id;
             for (n, peer) in self.peers.iter_mut().enumerate() {
                 if hold.targets >> n & 1 == 0 {
                     peer.link
@@ -454,6 +499,7 @@ impl Replicator {
                     hold.targets |= 1 << n;
                 }
             }
+            self.note_scattered(id, now);
         }
     }
 
@@ -557,5 +603,7 @@ fn bits(set: u32) -> impl Iterator<Item = usize> {
 pub const PEERS_MAX: usize = 16;
 /// Patience with the first members before the next ones are asked too.
 pub const NEXT_MEMBERS_NS: u64 = 20_000_000;
+/// Calls remembered as scattered, for each hold there may be.
+const SCATTERED_PER_HOLD: usize = 4;
 /// Calls one datagram may show to be another node's; the sender repeats what is left.
 const NEWER_MAX: usize = 32;

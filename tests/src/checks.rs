@@ -220,7 +220,7 @@ impl World {
         wrong
     }
 
-    fn check_stores(&self, wrong: &mut Vec<String>) {
+    pub(crate) fn check_stores(&self, wrong: &mut Vec<String>) {
         let mut all: BTreeMap<(Vec<u8>, u32), ReceivedRecord<'_>> = BTreeMap::new();
         for (place, far) in self.fars.iter().enumerate() {
             let counters = far.cdf.counters();

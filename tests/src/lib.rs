@@ -2,6 +2,8 @@
 
 pub mod cdf;
 pub mod checks;
+pub mod cluster_checks;
+pub mod cluster_random;
 pub mod exercise;
 pub mod net;
 pub mod process;

@@ -34,6 +34,7 @@ fn draw(seed: u64, sabotage: Sabotage) -> World {
         cdfs: 1 + rng.below(2) as usize,
         interim_s: [None, Some(10), Some(30)][rng.below(3) as usize],
         sabotage,
+        cluster: None,
     };
     let mut world = World::new(setup);
     for _ in 0..CALLS {
@@ -59,11 +60,11 @@ fn draw(seed: u64, sabotage: Sabotage) -> World {
     world
 }
 
-fn maybe(rng: &mut SplitMix64, one_of: u64, below: u64) -> Option<u64> {
+pub(crate) fn maybe(rng: &mut SplitMix64, one_of: u64, below: u64) -> Option<u64> {
     (rng.below(one_of) == 0).then(|| rng.below(below))
 }
 
-fn draw_message(rng: &mut SplitMix64, world: &mut World, at: u64) {
+pub(crate) fn draw_message(rng: &mut SplitMix64, world: &mut World, at: u64) {
     let caller = Plan {
         calls_at: Some(at),
         method: "MESSAGE",
@@ -78,7 +79,7 @@ fn draw_message(rng: &mut SplitMix64, world: &mut World, at: u64) {
     world.add_call(caller, callee);
 }
 
-fn draw_call(rng: &mut SplitMix64, world: &mut World, at: u64) {
+pub(crate) fn draw_call(rng: &mut SplitMix64, world: &mut World, at: u64) {
     let session_s = [0, 0, 90, 120, 1_800][rng.below(5) as usize];
     let talk = [300, 5_000, 40_000, 90_000][rng.below(4) as usize];
     let callee_ends = rng.below(2) == 0;
@@ -148,7 +149,7 @@ fn draw_inside(rng: &mut SplitMix64, talk: u64) -> Vec<(u64, &'static str)> {
     inside
 }
 
-fn draw_trouble(rng: &mut SplitMix64, world: &mut World) {
+pub(crate) fn draw_trouble(rng: &mut SplitMix64, world: &mut World) {
     let cdfs = world.fars.len() as u64;
     for _ in 0..1 + rng.below(5) {
         let (far, at) = (rng.below(cdfs) as usize, rng.below(HORIZON_MS * 2 / 3));

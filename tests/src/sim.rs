@@ -11,7 +11,8 @@
 //! What crosses the node's edge is watched; whatever must never happen is noted in
 //! [`World::violations`].
 
-mod diameter;
+pub(crate) mod diameter;
+mod members;
 mod node;
 
 use std::collections::BTreeMap;
@@ -22,11 +23,13 @@ use std::time::Duration;
 
 use charging::diameter::routing::PeerIndex;
 use charging::server::{ConnectionId, Fault};
-use charging::time::{Now, UnixMillis};
 use dataplane::config::Config;
 use dataplane::env::SplitMix64;
 use dataplane::shard::Shard;
 
+use self::members::NodeState;
+pub(crate) use self::members::ring_in;
+pub use self::members::{Clock, Cluster};
 use crate::cdf::Far;
 use crate::checks::Watch;
 use crate::net::Net;
@@ -50,6 +53,8 @@ pub struct Setup {
     pub interim_s: Option<u32>,
     /// A planted fault.
     pub sabotage: Sabotage,
+    /// The cluster, if it is one.
+    pub cluster: Option<Cluster>,
 }
 
 impl Default for Setup {
@@ -62,6 +67,7 @@ impl Default for Setup {
             cdfs: 2,
             interim_s: Some(30),
             sabotage: Sabotage::None,
+            cluster: None,
         }
     }
 }
@@ -81,6 +87,24 @@ pub enum Sabotage {
     ForgetCommits,
     /// Every ninth 2xx is sent with another status as well.
     SecondFinal,
+    /// Outputs do not wait for copies (BYE answered, record sent before it is replicated).
+    NoWait,
+    /// A node believes at once that everybody has filled it.
+    NoSync,
+    /// Hearing anybody is a lease.
+    LeaseByHearing,
+    /// The shards never learn that a node is dead: its writes are taken and acked.
+    NoFence,
+    /// Calls end without a tombstone.
+    NoTombstone,
+    /// A node fires the timers of the copies it holds.
+    TimersOnReplicas,
+    /// A restarted voter has forgotten its vote.
+    VoteForgotten,
+    /// Calls of the dead are adopted however many members are gone.
+    GoneIgnored,
+    /// Everything is written under one epoch.
+    OneEpoch,
 }
 
 /// What can happen to the node and its CDFs.
@@ -104,6 +128,20 @@ pub enum Misfortune {
     Slow(usize, u64),
     /// From now on commits are forgotten.
     Forget,
+    /// A node's process ends, its memory stays, and it starts again after that time.
+    Crash(u16, u64),
+    /// A node loses power: its memory goes, its disk stays. It starts again after that time.
+    Loss(u16, u64),
+    /// A node stands still for that time (SIGSTOP).
+    Pause(u16, u64),
+    /// Nothing passes from the first node to the second.
+    CutLink(u16, u16),
+    /// Everything passes between all nodes again.
+    Join,
+    /// Whatever befell a node is over.
+    Over,
+    /// A node's clocks go wrong.
+    Clock(u16, Clock),
 }
 
 enum Event {
@@ -111,6 +149,14 @@ enum Event {
         from: SocketAddr,
         bytes: Vec<u8>,
     },
+    Peer {
+        from: u16,
+        to: u16,
+        // None: for the membership.
+        shard: Option<u16>,
+        bytes: Vec<u8>,
+    },
+    StartMember(u16),
     ToPhone {
         phone: usize,
         bytes: Vec<u8>,
@@ -137,11 +183,13 @@ enum Event {
     Start,
 }
 
-struct Seat {
-    shard: Option<Shard>,
+pub(crate) struct Seat {
+    pub(crate) shard: Option<Shard>,
     blobs: Blobs,
     records: Records,
     armed: Option<u64>,
+    // The memory of a ring whose process is gone.
+    memory: Option<(replication::Map, replication::Map)>,
 }
 
 /// Everything.
@@ -164,6 +212,8 @@ pub struct World {
     pub outages: Vec<(u64, u64)>,
     /// Whether a CDF ever misbehaved.
     pub cdf_troubled: bool,
+    /// Whether a CDF ever refused a record, which is then lost.
+    pub cdf_refused: bool,
     /// How it was made.
     pub setup: Setup,
     net: Net,
@@ -172,7 +222,16 @@ pub struct World {
     queue: BTreeMap<(u64, u64), Event>,
     order: u64,
     by_address: BTreeMap<SocketAddr, usize>,
-    seats: Vec<Seat>,
+    pub(crate) seats: Vec<Seat>,
+    pub(crate) nodes: Vec<NodeState>,
+    cut: std::collections::BTreeSet<(u16, u16)>,
+    /// When a node last lost its memory.
+    pub lost_at: Option<u64>,
+    /// When the cluster was last disturbed.
+    pub troubled_at: u64,
+    /// How often something befell it, or was over.
+    pub troubles: u32,
+    pub(crate) seen: crate::cluster_checks::Seen,
     config: Arc<Config>,
     acrs: u64,
     finals: u64,
@@ -207,7 +266,9 @@ impl World {
             blobs: Blobs::default(),
             records: Records::default(),
             armed: None,
+            memory: None,
         };
+        let members = setup.cluster.map_or(1, |cluster| cluster.nodes);
         let mut world = Self {
             now: 0,
             phones: Vec::new(),
@@ -218,13 +279,20 @@ impl World {
             restarts: 0,
             outages: Vec::new(),
             cdf_troubled: false,
+            cdf_refused: false,
             net: setup.net,
             base: quanta::Instant::now(),
             rng: SplitMix64::new(setup.seed),
             queue: BTreeMap::new(),
             order: 0,
             by_address: BTreeMap::new(),
-            seats: (0..setup.shards).map(|_| seat()).collect(),
+            seats: (0..setup.shards * members).map(|_| seat()).collect(),
+            nodes: NodeState::all(&setup),
+            cut: Default::default(),
+            lost_at: None,
+            troubled_at: 0,
+            troubles: 0,
+            seen: Default::default(),
             config: Arc::new(config),
             acrs: 0,
             finals: 0,
@@ -234,7 +302,10 @@ impl World {
                 .unwrap_or_default(),
             setup,
         };
-        world.start_node();
+        match world.setup.cluster {
+            None => world.start_node(),
+            Some(_) => world.start_members(),
+        }
         world
     }
 
@@ -286,21 +357,29 @@ impl World {
         for turn in 0_u64.. {
             assert!(turn < TURNS_MAX, "the world does not come to rest");
             let queued = self.queue.keys().next().map(|key| key.0);
-            let shards = self.seats.iter().filter_map(|seat| seat.armed);
+            let shards = (0..self.seats.len()).filter_map(|place| self.armed_at(place));
+            let members = self.members_armed();
             let fars = self.fars.iter().filter_map(|far| far.cdf.next_deadline());
             let fars = fars.map(|at| self.ms_of(at)).min();
-            let next = shards.chain(fars).chain(queued).min();
+            let next = shards.chain(fars).chain(members).chain(queued).min();
             let Some(next) = next.filter(|next| *next <= until) else {
                 break;
             };
             self.now = self.now.max(next);
             self.step();
+            self.look_at_rings();
         }
         self.now = self.now.max(until);
     }
 
     /// Ends all trouble and plays until everything has to be over.
     pub fn heal_and_drain(&mut self) {
+        self.happen(Misfortune::Join);
+        for node in 0..self.nodes.len() as u16 {
+            self.happen(Misfortune::Clock(node, Clock::True));
+            let state = &mut self.nodes[usize::from(node)];
+            state.paused_until = state.paused_until.min(self.now);
+        }
         self.net = Net {
             loss: 0,
             duplicates: 0,
@@ -321,8 +400,9 @@ impl World {
             let event = self.queue.remove(&key).expect("it is the first");
             self.take(event);
         }
+        self.tick_members();
         for place in 0..self.seats.len() {
-            if self.seats[place].armed.is_some_and(|at| at <= self.now) {
+            if self.armed_at(place).is_some_and(|at| at <= self.now) {
                 self.turn(place, |_, _| ());
             }
         }
@@ -338,7 +418,14 @@ impl World {
 
     fn take(&mut self, event: Event) {
         match event {
-            Event::ToNode { from, bytes } => self.reach_node(from, &bytes),
+            Event::ToNode { from, bytes } => self.reach_node(from, bytes),
+            Event::Peer {
+                from,
+                to,
+                shard,
+                bytes,
+            } => self.reach_member(from, to, shard, bytes),
+            Event::StartMember(node) => self.start_member(node),
             Event::ToPhone { phone, bytes } => {
                 self.note(1, &bytes);
                 self.show(phone, "in", &bytes);
@@ -361,9 +448,18 @@ impl World {
                 id,
                 bytes,
             } => {
+                if let Some(until) = self.is_paused(self.node_of(shard)) {
+                    let event = Event::Down {
+                        shard,
+                        far,
+                        id,
+                        bytes,
+                    };
+                    return self.push(until, event);
+                }
                 let link = self.fars[far].links.get(&shard);
                 if link.is_some_and(|link| link.id == id && !link.broken) {
-                    let now = self.instant();
+                    let now = self.now_of(self.node_of(shard)).instant;
                     self.turn(shard, |shard, _| {
                         shard
                             .router()
@@ -380,9 +476,19 @@ impl World {
     // ---- misfortunes
 
     fn happen(&mut self, what: Misfortune) {
+        self.note_trouble(&what);
+        self.cdf_refused |= matches!(what, Misfortune::Fault(_, Fault::Refuse(_)));
         self.cdf_troubled |= !matches!(
             what,
-            Misfortune::Restart(_) | Misfortune::Fault(_, Fault::None)
+            Misfortune::Restart(_)
+                | Misfortune::Fault(_, Fault::None)
+                | Misfortune::Crash(..)
+                | Misfortune::Loss(..)
+                | Misfortune::Pause(..)
+                | Misfortune::CutLink(..)
+                | Misfortune::Join
+                | Misfortune::Over
+                | Misfortune::Clock(..)
         );
         match what {
             Misfortune::Restart(down) => {
@@ -408,6 +514,19 @@ impl World {
             Misfortune::Clear(far) => self.fars[far].is_black = false,
             Misfortune::Fault(far, fault) => self.fars[far].cdf.set_fault(fault),
             Misfortune::Slow(far, ms) => self.fars[far].delay = self.fars[far].delay.max(ms),
+            Misfortune::Crash(node, down) => self.crash(node, down, true),
+            Misfortune::Loss(node, down) => self.crash(node, down, false),
+            Misfortune::Pause(node, ms) => {
+                let state = &mut self.nodes[usize::from(node)];
+                state.paused_until = state.paused_until.max(self.now + ms);
+                self.push(self.now + ms, Event::Misfortune(Misfortune::Over));
+            }
+            Misfortune::CutLink(from, to) => {
+                self.cut.insert((from, to));
+            }
+            Misfortune::Join => self.cut.clear(),
+            Misfortune::Over => {}
+            Misfortune::Clock(node, clock) => self.set_clock(node, clock),
             Misfortune::Forget => {
                 for seat in &self.seats {
                     *seat.blobs.forgets.borrow_mut() = true;
@@ -480,13 +599,6 @@ impl World {
 
     fn instant(&self) -> quanta::Instant {
         self.base + Duration::from_millis(self.now)
-    }
-
-    fn now_both(&self) -> Now {
-        Now {
-            instant: self.instant(),
-            wall: UnixMillis(WALL + self.now),
-        }
     }
 
     fn ms_of(&self, at: quanta::Instant) -> u64 {

@@ -73,6 +73,8 @@ impl B2bua {
         let Some(&key) = self.by_id.get(&id) else {
             return false;
         };
+        // Whatever they still say could contradict the node that has the call now.
+        self.layer.drop_of(env, |of| of == key);
         self.take_out(env, key).is_some()
     }
 
@@ -80,6 +82,9 @@ impl B2bua {
     pub fn forget_stored(&mut self, env: &mut Env) -> u64 {
         let stored = self.calls.iter().filter(|(_, call)| call.stored);
         let stored: Vec<CallKey> = stored.map(|(key, _)| key).collect();
+        let calls = &self.calls;
+        let is_stored = |of| calls.get(of).is_some_and(|call| call.stored);
+        self.layer.drop_of(env, is_stored);
         for &key in &stored {
             self.take_out(env, key);
         }

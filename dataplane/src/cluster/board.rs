@@ -143,7 +143,7 @@ impl Board {
             .store(incarnation, Ordering::Release);
     }
 
-    // ---- for the membership
+    // ---- for the membership, and for those who play it
 
     pub(super) fn all_synced(&self, peer: u16, view: u32) -> bool {
         (0..self.shards.len()).all(|shard| self.has_synced(shard as u16, peer, view))
@@ -161,12 +161,13 @@ impl Board {
             .all(|notes| notes.resumed.load(Ordering::Acquire) == incarnation)
     }
 
-    pub(super) fn publish_lease(&self, until: u64) {
+    /// Says until when this node may act.
+    pub fn publish_lease(&self, until: u64) {
         self.lease_until.store(until, Ordering::Release);
     }
 
-    /// True if it is news.
-    pub(super) fn publish_view(&self, view: &View, incarnation: u32) -> bool {
+    /// Shows a view. True if it is news.
+    pub fn publish_view(&self, view: &View, incarnation: u32) -> bool {
         let known = (self.view_number(), self.incarnation());
         if known == (view.number, incarnation) {
             return false;
@@ -180,13 +181,15 @@ impl Board {
         true
     }
 
-    pub(super) fn publish_duties(&self, view: u32, must_resume: u32, sync_wanted: u32) -> bool {
+    /// Says what the shards must do under view `view`. True if it is news.
+    pub fn publish_duties(&self, view: u32, must_resume: u32, sync_wanted: u32) -> bool {
         let wanted = join(view, sync_wanted);
         let news = self.must_resume.swap(must_resume, Ordering::AcqRel) != must_resume;
         (self.sync_wanted.swap(wanted, Ordering::AcqRel) != wanted) | news
     }
 
-    pub(super) fn publish_adoption(&self, view: u32, owner: u16, adoption: Adoption) -> bool {
+    /// Says whether the calls of a dead node may be adopted. True if it is news they wait for.
+    pub fn publish_adoption(&self, view: u32, owner: u16, adoption: Adoption) -> bool {
         let code = match adoption {
             Adoption::NotNow => 0,
             Adoption::Ready => READY,

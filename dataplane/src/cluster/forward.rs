@@ -206,6 +206,19 @@ impl Claims {
         }
     }
 
+    /// Tells everything that `own` took again, for a node that was not there.
+    pub fn tell_anew(&mut self, now_ms: u64, own: u16) {
+        self.expire(now_ms);
+        for (_, key) in self.order.iter().rev() {
+            if self.news.len() >= NEWS_MAX {
+                break;
+            }
+            if self.takers.get(key) == Some(&own) {
+                self.news.push_back((*key, TELLINGS));
+            }
+        }
+    }
+
     /// Writes what is to be announced into `out`; false if nothing is.
     pub fn announce(&mut self, out: &mut Vec<u8>) -> bool {
         let count = self.news.len().min(ANNOUNCED_MAX);

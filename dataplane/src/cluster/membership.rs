@@ -3,8 +3,10 @@
 
 use std::sync::Arc;
 
-use replication::view::VOTERS_MAX;
-use replication::{Durable, View, ViewConfig, ViewMessage, Views, VoteStore};
+use replication::view::{StartFault, VOTERS_MAX};
+use replication::{
+    ClusterKeys, Courier, CourierConfig, Durable, Letter, View, ViewConfig, Views, VoteStore,
+};
 
 use super::board::Board;
 
@@ -13,7 +15,34 @@ pub struct Membership {
     views: Views,
     board: Arc<Board>,
     votes: Box<dyn VoteStore + Send>,
-    voters: u8,
+    courier: Courier,
+    parts: MembershipConfig,
+    refused: u64,
+    looked: u64,
+}
+
+/// What a membership is made for.
+#[derive(Clone, Debug)]
+pub struct MembershipConfig {
+    /// Voters, witnesses, copies.
+    pub view: ViewConfig,
+    /// The cluster.
+    pub cluster: u32,
+    /// Its keys.
+    pub keys: ClusterKeys,
+}
+
+impl MembershipConfig {
+    fn courier(&self, incarnation: u32) -> Courier {
+        let config = CourierConfig {
+            cluster: self.cluster,
+            node: self.view.node.into(),
+            incarnation,
+            shard: VIEW_SHARD,
+        };
+        let nodes: Vec<u16> = (0..u16::from(self.view.voters)).collect();
+        Courier::new(config, self.keys, &nodes)
+    }
 }
 
 /// What the page of the operator shows of it.
@@ -25,6 +54,8 @@ pub struct MembershipReport {
     pub incarnation: u32,
     /// How long it may act yet, nanoseconds; 0: it may not.
     pub lease_left_ns: u64,
+    /// Datagrams that were not believed.
+    pub refused: u64,
 }
 
 impl Membership {
@@ -34,31 +65,40 @@ impl Membership {
     /// # Errors
     /// See [`replication::view::StartFault`].
     pub fn start(
-        config: ViewConfig,
+        parts: MembershipConfig,
         durable: Durable,
         kept: bool,
         now: u64,
         mut votes: Box<dyn VoteStore + Send>,
         board: Arc<Board>,
-    ) -> Result<Self, replication::view::StartFault> {
-        let views = Views::start(config, durable, kept, now, votes.as_mut())?;
+    ) -> Result<Self, StartFault> {
+        let views = Views::start(parts.view, durable, kept, now, votes.as_mut())?;
         let mut membership = Self {
+            courier: parts.courier(views.incarnation()),
             views,
             board,
             votes,
-            voters: config.voters,
+            parts,
+            refused: 0,
+            looked: now,
         };
         membership.publish(now);
         Ok(membership)
     }
 
-    /// Takes a message of another node. True if the shards should look at the board.
-    pub fn handle(&mut self, now: u64, from: u16, message: &ViewMessage) -> bool {
-        let Ok(from) = u8::try_from(from) else {
-            return false;
-        };
-        self.views.handle(now, from, message, self.votes.as_mut());
-        self.publish(now)
+    /// Takes a datagram of another node. True if the shards should look at the board.
+    pub fn handle_datagram(&mut self, now: u64, datagram: &mut [u8]) -> bool {
+        match self.courier.open(datagram) {
+            Ok((from, Letter::View(message))) => {
+                self.views
+                    .handle(now, from as u8, &message, self.votes.as_mut());
+                self.publish(now)
+            }
+            Ok(_) | Err(_) => {
+                self.refused += 1;
+                false
+            }
+        }
     }
 
     /// Does what is due. True if the shards should look at the board.
@@ -67,16 +107,27 @@ impl Membership {
         self.publish(now)
     }
 
-    /// The next message to send, and to whom.
-    pub fn poll_message(&mut self) -> Option<(u16, ViewMessage)> {
-        let (to, message) = self.views.poll_message()?;
-        Some((to.into(), message))
+    /// Writes the next datagram to send into `buffer`; says for which node, and its length.
+    pub fn poll_datagram(&mut self, buffer: &mut [u8]) -> Option<(u16, usize)> {
+        loop {
+            let (to, message) = self.views.poll_message()?;
+            // Whoever was not heard yet is told by heartbeats alone.
+            if let Ok(len) = self.courier.seal_view(to.into(), &message, buffer) {
+                return Some((to.into(), len));
+            }
+        }
     }
 
     /// When [`Membership::tick`] has something to do.
     #[must_use]
     pub fn deadline(&self) -> u64 {
-        self.views.deadline()
+        let settled = self.board.all_settled(self.views.view().number);
+        let look = if settled {
+            u64::MAX
+        } else {
+            self.looked + LOOK_NS
+        };
+        self.views.deadline().min(look)
     }
 
     /// This node's incarnation: messages are sealed under it.
@@ -92,18 +143,23 @@ impl Membership {
             view: *self.views.view(),
             incarnation: self.views.incarnation(),
             lease_left_ns: self.views.lease_until().saturating_sub(now),
+            refused: self.refused,
         }
     }
 
     // Takes what the shards have done into account and tells them what is new.
     fn publish(&mut self, now: u64) -> bool {
+        self.looked = now;
         let incarnation = self.views.incarnation();
+        if self.courier.incarnation() != incarnation {
+            self.courier = self.parts.courier(incarnation);
+        }
         if self.views.must_resume() && self.board.all_resumed(incarnation) {
             self.views.set_resumed();
         }
         let view = self.views.view().number;
         let wanted = self.views.sync_wanted();
-        for peer in 0..u16::from(self.voters) {
+        for peer in 0..u16::from(self.parts.view.voters) {
             if wanted >> peer & 1 == 1 && self.board.all_synced(peer, view) {
                 self.views.note_synced(peer as u8, view);
             }
@@ -121,10 +177,15 @@ impl Membership {
         news |= self
             .board
             .publish_duties(view, must_resume, self.views.sync_wanted());
-        for owner in 0..VOTERS_MAX.min(usize::from(self.voters)) {
+        for owner in 0..VOTERS_MAX.min(usize::from(self.parts.view.voters)) {
             let adoption = self.views.adoption(now, owner as u8);
             news |= self.board.publish_adoption(view, owner as u16, adoption);
         }
         news
     }
 }
+
+/// Pause between looks at what the shards have done while something is to be settled.
+const LOOK_NS: u64 = 5_000_000;
+/// The shard number of the membership's datagrams, which no shard has.
+const VIEW_SHARD: u16 = u16::MAX;

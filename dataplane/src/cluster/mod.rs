@@ -22,5 +22,5 @@ mod store;
 
 pub use board::{Board, ns_of};
 pub use forward::{Claims, Forward, HOPS, claimed_keys};
-pub use membership::{Membership, MembershipReport};
+pub use membership::{Membership, MembershipConfig, MembershipReport};
 pub use store::{ClusterStore, ClusterStoreParts};

@@ -112,6 +112,11 @@ impl ClusterStore {
         &self.ring
     }
 
+    /// Drops a call as if it had never been here: the mistake a tombstone prevents.
+    pub fn forget(&mut self, call: u128) {
+        self.ring.forget(CallId::from_u128(call));
+    }
+
     /// The ring again, when the shard ends.
     #[must_use]
     pub fn into_ring(self) -> Ring {
@@ -182,6 +187,9 @@ impl ClusterStore {
             // Whatever was its is settled elsewhere: what is left here is of no use to anybody.
             for dead in members.iter().filter(|m| m.standing == Standing::Dead) {
                 self.ring.forget_owned_by(dead.node, |_| true);
+            }
+            if self.standing(self.config.node) != Standing::Joining {
+                self.replicator.trim(self.now);
             }
         }
         tracing::info!(

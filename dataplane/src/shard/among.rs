@@ -186,7 +186,11 @@ impl Shard {
             return;
         };
         cluster.tick();
-        let acts = cluster.may_act();
+        let (acts, peers) = (cluster.may_act(), cluster.alive_peers());
+        if peers & !self.told != 0 {
+            self.claims.tell_anew(self.env.now_ms, self.place.node);
+        }
+        self.told = peers;
         while let Some(event) = self.blobs.cluster().and_then(|c| c.poll_event()) {
             self.on_store_event(event);
         }

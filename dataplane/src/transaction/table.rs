@@ -469,6 +469,18 @@ impl<U: Owned> Layer<U> {
         self.end(env, id);
     }
 
+    /// Drops the transactions of whatever `is_over` names, without a word.
+    pub fn drop_of(&mut self, env: &mut Env, is_over: impl Fn(CallKey) -> bool) {
+        let over = self
+            .table
+            .iter()
+            .filter(|(_, txn)| is_over(txn.user.call()));
+        let over: Vec<TxnId> = over.map(|(id, _)| id).collect();
+        for id in over {
+            self.end(env, id);
+        }
+    }
+
     /// Number of transactions.
     #[must_use]
     pub fn len(&self) -> usize {

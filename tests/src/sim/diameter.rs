@@ -22,7 +22,7 @@ impl World {
                     let event = Event::Connected {
                         shard: place,
                         far,
-                        life: self.restarts,
+                        life: self.life_of(place),
                     };
                     self.push(self.now + 3, event);
                 }
@@ -43,6 +43,9 @@ impl World {
             }
             let bytes = std::mem::take(waiting);
             self.check_written_ahead(place, &bytes);
+            if self.setup.cluster.is_some() {
+                self.check_copied_ahead(place, shard, &bytes);
+            }
             self.note(4, &bytes);
             let entry = &mut self.fars[far];
             let Some(link) = entry.links.get_mut(&place) else {
@@ -76,6 +79,9 @@ impl World {
 
     // No ACR leaves whose record a restart would not find.
     pub(super) fn check_written_ahead(&mut self, place: usize, bytes: &[u8]) {
+        if self.setup.cluster.is_some() {
+            return;
+        }
         let seat = &self.seats[place];
         let mut states = None;
         for acr in requests(bytes) {
@@ -116,10 +122,10 @@ impl World {
     }
 
     pub(super) fn connect(&mut self, place: usize, far: usize, life: u32) {
-        if life != self.restarts || self.seats[place].shard.is_none() {
+        if life != self.life_of(place) || self.seats[place].shard.is_none() {
             return;
         }
-        let now = self.instant();
+        let (now, local) = (self.instant(), self.now_of(self.node_of(place)).instant);
         let peer = PeerIndex(far as u16);
         let entry = &mut self.fars[far];
         let accepted = if entry.is_down || entry.is_black {
@@ -137,10 +143,10 @@ impl World {
                         last: [0; 2],
                     },
                 );
-                self.turn(place, |shard, _| shard.router().on_connected(now, peer));
+                self.turn(place, |shard, _| shard.router().on_connected(local, peer));
             }
             None => self.turn(place, |shard, _| {
-                shard.router().on_connect_failed(now, peer)
+                shard.router().on_connect_failed(local, peer)
             }),
         }
     }
@@ -220,7 +226,7 @@ impl World {
                 .map(|l| *l.0);
             if let Some(shard) = shard {
                 self.fars[far].links.remove(&shard);
-                let now = self.instant();
+                let now = self.now_of(self.node_of(shard)).instant;
                 self.turn(shard, |shard, _| {
                     shard.router().on_closed(now, PeerIndex(far as u16));
                 });
@@ -229,8 +235,8 @@ impl World {
     }
 
     pub(super) fn cut(&mut self, far: usize) {
-        let now = self.instant();
         for (shard, link) in std::mem::take(&mut self.fars[far].links) {
+            let now = self.now_of(self.node_of(shard)).instant;
             self.fars[far].cdf.on_closed(link.id);
             self.turn(shard, |shard, _| {
                 shard.router().on_closed(now, PeerIndex(far as u16))
@@ -240,7 +246,7 @@ impl World {
 }
 
 /// The ACRs in a stream's chunk, which holds whole messages.
-fn requests(bytes: &[u8]) -> Vec<Diameter<'_>> {
+pub(crate) fn requests(bytes: &[u8]) -> Vec<Diameter<'_>> {
     let mut found = Vec::new();
     let mut rest = bytes;
     while rest.len() >= 20 {

@@ -21,6 +21,7 @@ use dataplane::shard::Parts;
 use dataplane::shard::Shard;
 use dataplane::shard::Taken;
 use dataplane::sip::TokenKey;
+use dataplane::store::BlobStore;
 
 use super::Event;
 use super::Sabotage;
@@ -31,7 +32,7 @@ use crate::store::archive;
 
 impl World {
     pub(super) fn start_node(&mut self) {
-        let now = self.now_both();
+        let now = self.now_of(0);
         for place in 0..self.seats.len() {
             let parts = self.parts(place);
             let states = self.seats[place].blobs.states();
@@ -44,9 +45,12 @@ impl World {
 
     pub(super) fn parts(&mut self, place: usize) -> Parts {
         let config = self.config.clone();
-        let epoch = 1_600_000_000 + self.restarts;
-        let host = format!("shard{place}.node1.example");
-        let seed = self.setup.seed ^ (u64::from(self.restarts) << 32) ^ place as u64;
+        let node = self.node_of(place);
+        let shard = place as u16 % self.setup.shards;
+        let life = self.life_of(place);
+        let epoch = 1_600_000_000 + life;
+        let host = format!("shard{shard}.node{}.example", node + 1);
+        let seed = self.setup.seed ^ (u64::from(life) << 32) ^ place as u64;
         let mut class = config.rf.class.clone();
         class
             .destination_realm
@@ -56,7 +60,7 @@ impl World {
             origin_realm: config.rf.origin_realm.clone(),
             origin_state_id: Some(epoch),
             boot_epoch_s: epoch,
-            shard: place as u32,
+            shard: u32::from(shard),
             seed,
             classes: vec![class],
         };
@@ -82,18 +86,26 @@ impl World {
         for (sequence, acr) in &stored {
             backlog.recover(*sequence, acr);
         }
-        let now = self.now_both();
+        let now = self.now_of(node);
+        let blobs: Box<dyn BlobStore> = match self.setup.cluster {
+            None => Box::new(self.seats[place].blobs.clone()),
+            Some(_) => self.store_of(place),
+        };
         Parts {
             place: Place {
-                node: 1,
-                shard: place as u16,
-                incarnation: 1 + self.restarts,
+                node: if self.setup.cluster.is_some() {
+                    node
+                } else {
+                    1
+                },
+                shard,
+                incarnation: 1 + life,
             },
             shards: self.setup.shards,
             tokens: TokenKey::new(&[7; 16]),
             ctf: Ctf::new(ctf, now),
             router: Router::new(router, &identity(&host, epoch), seed, now.instant),
-            blobs: Box::new(self.seats[place].blobs.clone()),
+            blobs,
             backlog,
             seed,
             config,
@@ -112,30 +124,36 @@ impl World {
         }
     }
 
-    pub(super) fn reach_node(&mut self, from: SocketAddr, bytes: &[u8]) {
-        self.note(2, bytes);
-        if self.seats[0].shard.is_none() {
+    pub(super) fn reach_node(&mut self, from: SocketAddr, bytes: Vec<u8>) {
+        self.note(2, &bytes);
+        let Some(node) = self.node_for(from) else {
+            return;
+        };
+        if let Some(until) = self.is_paused(node) {
+            self.push(until, Event::ToNode { from, bytes });
             return;
         }
-        self.watch.on_arrival(self.now, from, bytes);
+        self.watch.on_arrival(self.now, from, &bytes);
         if let Some(&phone) = self.by_address.get(&from) {
-            self.show(phone, "arrives", bytes);
+            self.show(phone, "arrives", &bytes);
         }
-        let first = self.rng.below(self.seats.len() as u64) as usize;
+        let shards = usize::from(self.setup.shards);
+        let first = usize::from(node) * shards;
+        let place = first + self.rng.below(shards as u64) as usize;
         let origin = Origin {
             from,
             listener: ListenerId::default(),
         };
-        let now = self.now_both();
+        let now = self.now_of(node);
         let mut elsewhere = None;
-        self.turn(first, |shard, _| {
-            if let Taken::Elsewhere(other) = shard.handle_datagram(now, origin, bytes) {
-                elsewhere = Some(usize::from(other));
+        self.turn(place, |shard, _| {
+            if let Taken::Elsewhere(other) = shard.handle_datagram(now, origin, &bytes) {
+                elsewhere = Some(first + usize::from(other));
             }
         });
         if let Some(other) = elsewhere {
             self.turn(other, |shard, violations| {
-                if shard.handle_datagram(now, origin, bytes) != Taken::Here {
+                if shard.handle_datagram(now, origin, &bytes) != Taken::Here {
                     violations.push("a datagram is handed over twice".to_owned());
                 }
             });
@@ -144,7 +162,7 @@ impl World {
 
     // One turn of a shard: feed, fire, settle, send, arm.
     pub(super) fn turn(&mut self, place: usize, feed: impl FnOnce(&mut Shard, &mut Vec<String>)) {
-        let now = self.now_both();
+        let now = self.now_of(self.node_of(place));
         let Some(mut shard) = self.seats[place].shard.take() else {
             return;
         };
@@ -153,11 +171,13 @@ impl World {
             shard.handle_timeout(now);
         }
         shard.settle(now);
+        self.note_takeovers(place, &mut shard);
         self.check_settled(place, &shard);
-        self.flush(&mut shard);
+        self.flush(place, &mut shard);
         self.serve_router(place, &mut shard);
+        self.serve_peers(place, &mut shard);
         let deadline = shard.next_deadline();
-        let armed = deadline.map(|at| self.ms_of(at).max(self.now));
+        let armed = deadline.map(|at| self.world_ms(now.instant, at));
         let idle = self.setup.sabotage == Sabotage::NoTimers;
         self.seats[place].armed = armed.filter(|_| !idle);
         self.seats[place].shard = Some(shard);
@@ -165,6 +185,9 @@ impl World {
 
     // The law of the turn: what survives is as new as what leaves.
     pub(super) fn check_settled(&mut self, place: usize, shard: &Shard) {
+        if self.setup.cluster.is_some() {
+            return; // the rings are looked at as a whole
+        }
         for call in shard.b2bua().calls() {
             let phase = call.state.phase;
             if call.state.texts.len() > TEXTS_BOUND {
@@ -190,7 +213,7 @@ impl World {
         }
     }
 
-    pub(super) fn flush(&mut self, shard: &mut Shard) {
+    pub(super) fn flush(&mut self, place: usize, shard: &mut Shard) {
         let out = shard.outbox();
         let sent: Vec<_> = out
             .datagrams()
@@ -199,6 +222,7 @@ impl World {
             .collect();
         out.clear();
         for (to, bytes) in sent {
+            self.check_bye_copied(place, shard, &bytes);
             self.finals += u64::from(bytes.starts_with(b"SIP/2.0 2"));
             if self.setup.sabotage == Sabotage::SecondFinal && self.finals % 9 == 8 {
                 let text =
@@ -211,8 +235,13 @@ impl World {
 
     pub(super) fn leave(&mut self, to: SocketAddr, bytes: Vec<u8>) {
         self.note(3, &bytes);
-        self.watch
-            .on_departure(self.now, self.restarts, to, &bytes, &mut self.violations);
+        self.watch.on_departure(
+            self.now,
+            self.restarts + self.troubles,
+            to,
+            &bytes,
+            &mut self.violations,
+        );
         let Some(&phone) = self.by_address.get(&to) else {
             self.violations.push(format!("a datagram to nobody: {to}"));
             return;

@@ -1,0 +1,405 @@
+//! What must hold among the nodes of a cluster while the world runs, and of the bill at the end.
+//!
+//! The names S1.. and L1.. are those of the page of guarantees (`replication/GUARANTEES.md`).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use charging::diameter::dictionary::{ACCOUNTING_RECORD_NUMBER, SESSION_ID};
+use charging::state::RecordType;
+use dataplane::b2bua::{CallState, Phase, id_of, read_state};
+use dataplane::shard::Shard;
+use dataplane::sip::{Index, Method, TokenKey, parse};
+use replication::{Kind, Mode, Standing, Version};
+
+use crate::checks::Session;
+use crate::sim::diameter::requests;
+use crate::sim::{Misfortune, World};
+
+/// What was seen so far.
+#[derive(Default)]
+pub(crate) struct Seen {
+    looked: u64,
+    /// Newest version of each call on each node.
+    versions: BTreeMap<(u16, u128), Version>,
+    /// Epoch and node that acted last, by Session-Id.
+    acted: BTreeMap<Vec<u8>, (u32, u16)>,
+    /// Times from the end of a node to when another one took its calls over, milliseconds.
+    pub(crate) takeovers: Vec<u64>,
+    adopted: BTreeMap<usize, u64>,
+    /// Charging requests whose copies were counted.
+    pub(crate) counted: u64,
+}
+
+impl World {
+    pub(crate) fn note_trouble(&mut self, what: &Misfortune) {
+        self.troubles += u32::from(self.setup.cluster.is_some());
+        let until = match what {
+            Misfortune::Crash(_, down) | Misfortune::Loss(_, down) => *down,
+            Misfortune::Pause(_, ms) => *ms,
+            Misfortune::CutLink(..) => u64::MAX / 2,
+            Misfortune::Join | Misfortune::Clock(..) | Misfortune::Over => 0,
+            _ => return,
+        };
+        let over = self.now.saturating_add(until);
+        self.troubled_at = match what {
+            Misfortune::Join => self.now,
+            _ => self.troubled_at.max(over),
+        };
+    }
+
+    fn is_calm(&self) -> bool {
+        self.now > self.troubled_at.saturating_add(CALM_MS) && self.now > CALM_MS
+    }
+
+    // Copies that what leaves node `node` must have on other nodes.
+    fn copies_due(&self, node: u16) -> usize {
+        let Some(cluster) = self.setup.cluster else {
+            return 0;
+        };
+        if cluster.mode == Mode::Async || !self.is_calm() {
+            return 0;
+        }
+        let view = self.nodes[usize::from(node)].board.view();
+        let others = (0..cluster.nodes).filter(|&other| {
+            other != node && view.nodes[usize::from(other)].standing != Standing::Dead
+        });
+        others.count().min(usize::from(cluster.copies) - 1)
+    }
+
+    fn states_elsewhere(&self, place: usize, id: u128) -> Vec<(Kind, Option<CallState>)> {
+        let own = self.node_of(place);
+        let shard = place % usize::from(self.setup.shards);
+        let mut found = Vec::new();
+        for other in
+            (0..self.seats.len()).filter(|other| other % usize::from(self.setup.shards) == shard)
+        {
+            let ring = self.ring_of(other).filter(|_| self.node_of(other) != own);
+            let held =
+                ring.and_then(|ring| ring.newest_or_tombstone(replication::CallId::from_u128(id)));
+            found.extend(
+                held.map(|held| (held.meta.kind, read_state_of(held.meta.kind, held.payload))),
+            );
+        }
+        found
+    }
+
+    /// S3: no record leaves before the state that holds it as pending has its copies. S1: nobody
+    /// acts for a session under an older epoch than somebody did before.
+    pub(crate) fn check_copied_ahead(&mut self, place: usize, shard: &Shard, bytes: &[u8]) {
+        let node = self.node_of(place);
+        for acr in requests(bytes) {
+            let session = acr.find(SESSION_ID).map(|avp| avp.data).unwrap_or_default();
+            let number = acr.find(ACCOUNTING_RECORD_NUMBER);
+            let number = number.and_then(|avp| avp.u32().ok()).unwrap_or(u32::MAX);
+            let mut calls = shard.b2bua().calls();
+            let of_session = |state: &CallState| {
+                let accounting = state.charging.accounting.as_ref();
+                accounting.is_some_and(|accounting| accounting.session_id() == session)
+            };
+            let Some(call) = calls.find(|call| of_session(&call.state)) else {
+                continue; // from the backlog, or of a call that another node goes on with
+            };
+            let id = call.state.id;
+            let due = self.copies_due(node);
+            let held = self.states_elsewhere(place, id);
+            let has = |state: &CallState| {
+                let accounting = state.charging.accounting.as_ref();
+                accounting.is_none_or(|accounting| accounting.next_number() > number)
+            };
+            let copies = held
+                .iter()
+                .filter(|(kind, state)| *kind == Kind::Del || state.as_ref().is_some_and(has))
+                .count();
+            self.seen.counted += 1;
+            if copies < due {
+                self.violations.push(format!(
+                    "{}: S3: record {number} of {} left node {node} with {copies} of {due} copies",
+                    self.now,
+                    String::from_utf8_lossy(session)
+                ));
+            }
+            self.check_actor(place, shard, id, session);
+        }
+    }
+
+    fn check_actor(&mut self, place: usize, shard: &Shard, id: u128, session: &[u8]) {
+        let node = self.node_of(place);
+        let Some(ring) = crate::sim::ring_in(shard) else {
+            return;
+        };
+        let Some(held) = ring.newest_or_tombstone(replication::CallId::from_u128(id)) else {
+            return;
+        };
+        let epoch = held.meta.version.epoch;
+        let (before, actor) = *self
+            .seen
+            .acted
+            .entry(session.to_vec())
+            .or_insert((epoch, node));
+        if epoch < before || (epoch == before && node != actor) {
+            self.violations.push(format!(
+                "{}: S1: node {node} acts for {} under {epoch}, node {actor} did under {before}",
+                self.now,
+                String::from_utf8_lossy(session)
+            ));
+        }
+        self.seen.acted.insert(session.to_vec(), (epoch, node));
+    }
+
+    pub(crate) fn note_takeovers(&mut self, place: usize, shard: &mut Shard) {
+        let Some(cluster) = shard.blobs().cluster() else {
+            return;
+        };
+        let adopted = cluster.report().adopted;
+        let before = self.seen.adopted.insert(place, adopted).unwrap_or(0);
+        if adopted > before
+            && let Some((down, _)) = self.outages.last()
+        {
+            self.seen.takeovers.push(self.now - down);
+        }
+    }
+
+    /// S10: no 200 to a BYE leaves before the end of the call has its copies.
+    pub(crate) fn check_bye_copied(&mut self, place: usize, shard: &Shard, bytes: &[u8]) {
+        if self.setup.cluster.is_none() || !bytes.starts_with(b"SIP/2.0 200") {
+            return;
+        }
+        let mut index = Index::new();
+        let Ok(message) = parse(bytes, &mut index) else {
+            return;
+        };
+        if message.cseq().1 != Method::Bye {
+            return;
+        }
+        let token = message
+            .to_tag()
+            .and_then(|tag| TokenKey::new(&[7; 16]).open(tag.get(..dataplane::sip::TOKEN_BYTES)?));
+        let Some((token, _)) = token else { return };
+        let id = id_of(&token);
+        let own = crate::sim::ring_in(shard).and_then(|ring| {
+            Some(
+                ring.newest_or_tombstone(replication::CallId::from_u128(id))?
+                    .meta
+                    .owner,
+            )
+        });
+        let owner = own.unwrap_or(self.node_of(place));
+        let due = self.copies_due(owner);
+        let ended = |(kind, state): &(Kind, Option<CallState>)| {
+            *kind == Kind::Del
+                || state
+                    .as_ref()
+                    .is_some_and(|state| state.phase == Phase::Ended)
+        };
+        let held = self.states_elsewhere(place, id);
+        let mut copies = held.iter().filter(|held| ended(held)).count();
+        if owner != self.node_of(place) {
+            // The owner's own is among those elsewhere, and this one's is not.
+            copies = copies.saturating_sub(1) + usize::from(own.is_some());
+        }
+        if copies < due {
+            self.violations.push(format!(
+                "{}: S10: a BYE is answered with {copies} of {due} copies",
+                self.now
+            ));
+        }
+    }
+
+    /// S1, S2, S6: what the rings hold, now and then.
+    pub(crate) fn look_at_rings(&mut self) {
+        if self.setup.cluster.is_none() || self.now < self.seen.looked + LOOK_MS {
+            return;
+        }
+        self.seen.looked = self.now;
+        let mut contents: BTreeMap<(u128, Version), (u16, u64)> = BTreeMap::new();
+        let mut wrong = Vec::new();
+        for place in 0..self.seats.len() {
+            let node = self.node_of(place);
+            let mut newer = Vec::new();
+            let Some(ring) = self.ring_of(place) else {
+                continue;
+            };
+            for record in ring.iter_live() {
+                let (id, version) = (record.meta.id.as_u128(), record.meta.version);
+                let content = dataplane::b2bua::fold(record.payload);
+                let known = *contents.entry((id, version)).or_insert((node, content));
+                if known.1 != content {
+                    wrong.push(format!(
+                        "S2: nodes {} and {node} hold two contents of {id:x} {version:?}",
+                        known.0
+                    ));
+                }
+                if self
+                    .seen
+                    .versions
+                    .get(&(node, id))
+                    .is_some_and(|seen| *seen > version)
+                {
+                    wrong.push(format!(
+                        "S2: node {node} went back with {id:x} to {version:?}"
+                    ));
+                }
+                newer.push(((node, id), version));
+            }
+            self.seen.versions.extend(newer);
+        }
+        self.violations.extend(
+            wrong
+                .into_iter()
+                .map(|what| format!("{}: {what}", self.now)),
+        );
+    }
+
+    /// The memory of a node is gone, and what it was seen to hold with it.
+    pub(crate) fn forget_seen(&mut self, node: u16) {
+        self.seen.versions.retain(|(of, _), _| *of != node);
+    }
+
+    /// Everything that is wrong, now that the cluster has come to rest.
+    pub fn cluster_verdict(&mut self) -> Vec<String> {
+        let mut wrong = std::mem::take(&mut self.violations);
+        wrong.extend(self.leftovers_of_cluster());
+        self.check_stores(&mut wrong);
+        let sessions = self.sessions();
+        for (id, session) in &sessions {
+            let known = self
+                .phones
+                .iter()
+                .any(|phone| phone.call_id == session.call_id);
+            if !known {
+                wrong.push(format!("a bill for nothing: {session:?}"));
+            }
+            if let Err(what) = whole(session)
+                && !(self.cdf_refused && what == MISSING)
+            {
+                wrong.push(format!(
+                    "{}: {what}: {session:?}",
+                    String::from_utf8_lossy(id)
+                ));
+            }
+        }
+        for caller in 0..self.phones.len() {
+            if let Err(what) = self.check_call(caller, sessions.values()) {
+                wrong.push(format!("call of phone {caller}: {what}"));
+            }
+        }
+        wrong
+    }
+
+    // L1: an established call has exactly one bill.
+    fn check_call<'a>(
+        &self,
+        caller: usize,
+        sessions: impl Iterator<Item = &'a Session>,
+    ) -> Result<(), String> {
+        let phone = &self.phones[caller];
+        let established = phone.ledger.asked.is_some()
+            && phone.plan.method.is_empty()
+            && phone.ledger.answered.is_some()
+            && phone.ledger.acknowledged.is_some();
+        if !established {
+            return Ok(());
+        }
+        let ours: Vec<_> = sessions
+            .filter(|session| session.call_id == phone.call_id)
+            .collect();
+        let count = |kind| ours.iter().map(|one| one.count(kind)).sum::<usize>();
+        let counts = [count(RecordType::Start), count(RecordType::Stop)];
+        let answered = phone.ledger.answered.unwrap_or(0);
+        let asked = phone.ledger.asked.unwrap_or(0);
+        // An INVITE repeated to another node while the first one dies opens a call there too.
+        let disturbed = self
+            .outages
+            .iter()
+            .any(|(down, _)| *down >= asked && *down <= answered + SETTLED_MS);
+        if counts == [1, 1] || (disturbed && counts[0] == counts[1] && counts[0] >= 1) {
+            return Ok(());
+        }
+        Err(format!(
+            "START, STOP: {counts:?}; answered at {answered}; bills {ours:?}"
+        ))
+    }
+
+    // L4, L5: nothing is left, and everybody agrees on that.
+    fn leftovers_of_cluster(&mut self) -> Vec<String> {
+        let mut left = Vec::new();
+        for place in 0..self.seats.len() {
+            let node = self.node_of(place);
+            let live = self.ring_of(place).map(|ring| ring.iter_live().count());
+            for record in self
+                .ring_of(place)
+                .into_iter()
+                .flat_map(|ring| ring.iter_live())
+            {
+                let (id, version, owner) = (record.meta.id, record.meta.version, record.meta.owner);
+                left.push(format!(
+                    "L5: node {node} holds {id:?} {version:?} of {owner}"
+                ));
+            }
+            let Some(shard) = &mut self.seats[place].shard else {
+                left.push(format!("node {node} is not up"));
+                continue;
+            };
+            let counts = [
+                ("calls", shard.b2bua().call_count()),
+                ("transactions", shard.b2bua().transaction_count()),
+                ("stored records", shard.backlog_len() as usize),
+                ("unanswered ACRs", shard.router().pending()),
+                ("timers", shard.env().wheel.len()),
+                ("live records", live.unwrap_or(0)),
+            ];
+            for (what, count) in counts {
+                if count > 0 {
+                    left.push(format!("L5: node {node} holds {count} {what}"));
+                }
+            }
+        }
+        if !left.is_empty() {
+            left.push(self.members());
+        }
+        left
+    }
+
+    /// Ids of all calls that any ring holds alive.
+    #[must_use]
+    pub fn live_calls(&self) -> BTreeSet<u128> {
+        let rings = (0..self.seats.len()).filter_map(|place| self.ring_of(place));
+        rings
+            .flat_map(|ring| ring.iter_live().map(|record| record.meta.id.as_u128()))
+            .collect()
+    }
+}
+
+// Numbers without a gap, START first and STOP last, or one EVENT (S5, L1).
+fn whole(session: &Session) -> Result<(), &'static str> {
+    let numbers: Vec<u32> = session.records.keys().copied().collect();
+    if session.one(RecordType::Event).is_some() {
+        return match numbers.len() {
+            1 => Ok(()),
+            _ => Err("an EVENT and more"),
+        };
+    }
+    if !numbers.iter().copied().eq(0..numbers.len() as u32) {
+        return Err(MISSING);
+    }
+    let kinds: Vec<_> = session.records.values().map(|record| record.kind).collect();
+    match kinds.as_slice() {
+        [RecordType::Start, between @ .., RecordType::Stop]
+            if between.iter().all(|kind| *kind == RecordType::Interim) =>
+        {
+            Ok(())
+        }
+        _ => Err("not START, INTERIMs, STOP"),
+    }
+}
+
+fn read_state_of(kind: Kind, payload: &[u8]) -> Option<CallState> {
+    (kind == Kind::Put).then(|| read_state(payload)).flatten()
+}
+
+const MISSING: &str = "a number is missing";
+/// Between looks at the rings.
+const LOOK_MS: u64 = 250;
+/// After that time nothing of a disturbance is under way any more.
+const CALM_MS: u64 = 3_000;
+const SETTLED_MS: u64 = 3_000;

@@ -1,0 +1,249 @@
+//! Clusters drawn from a seed, each in one of the scenarios that such systems have died of.
+
+use charging::server::Fault;
+use dataplane::env::SplitMix64;
+use replication::Mode;
+
+use crate::net::Net;
+use crate::random::{draw_message, draw_trouble};
+use crate::sim::{Clock, Cluster, Misfortune, Sabotage, Setup, World};
+use crate::ua::Plan;
+
+/// What befalls a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scenario {
+    /// Processes end and start again, their memory stays.
+    Crash,
+    /// Nodes lose their memory.
+    Loss,
+    /// A node is cut off from all others.
+    Isolation,
+    /// Nothing passes one way between two nodes, or from one to all.
+    OneWay,
+    /// Two nodes do not hear each other, but both hear the third.
+    Partial,
+    /// A node stands still.
+    Pause,
+    /// Clocks run off, step or stand still.
+    Clocks,
+    /// The CDFs misbehave while nodes crash.
+    CdfTrouble,
+    /// A node restarts while it is cut off.
+    RestartInPartition,
+    /// One after the other is restarted.
+    Rolling,
+    /// Anything of the above.
+    Everything,
+    /// Several of the above at the same time.
+    Overlap,
+}
+
+impl Scenario {
+    /// All of them.
+    pub const ALL: [Self; 12] = [
+        Self::Crash,
+        Self::Loss,
+        Self::Isolation,
+        Self::OneWay,
+        Self::Partial,
+        Self::Pause,
+        Self::Clocks,
+        Self::CdfTrouble,
+        Self::RestartInPartition,
+        Self::Rolling,
+        Self::Everything,
+        Self::Overlap,
+    ];
+}
+
+/// The clusters that are played: nodes, witness, copies.
+pub const SHAPES: [(u16, bool, u8); 4] =
+    [(3, false, 2), (3, false, 3), (2, true, 2), (5, false, 3)];
+
+/// What came of a world.
+pub struct Outcome {
+    /// What was wrong.
+    pub wrong: Vec<String>,
+    /// A number that two equal runs share.
+    pub trace: u64,
+    /// Calls that were established.
+    pub calls: u64,
+    /// Charging requests whose copies were counted.
+    pub counted: u64,
+    /// Times from the end of a node to when another one took its calls over, milliseconds.
+    pub takeovers: Vec<u64>,
+}
+
+/// Plays the cluster of a seed.
+#[must_use]
+pub fn play(seed: u64, scenario: Scenario, mode: Mode, sabotage: Sabotage) -> Outcome {
+    let mut world = draw(seed, scenario, mode, sabotage);
+    world.run_until(HORIZON_MS);
+    world.heal_and_drain();
+    let wrong = world.cluster_verdict();
+    let established = world
+        .phones
+        .iter()
+        .filter(|phone| phone.plan.calls_at.is_some() && phone.ledger.acknowledged.is_some());
+    Outcome {
+        wrong,
+        trace: world.trace,
+        calls: established.count() as u64,
+        counted: world.seen.counted,
+        takeovers: std::mem::take(&mut world.seen.takeovers),
+    }
+}
+
+/// The cluster of a seed, before anything happened.
+#[must_use]
+pub fn draw(seed: u64, scenario: Scenario, mode: Mode, sabotage: Sabotage) -> World {
+    let mut rng = SplitMix64::new(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ scenario as u64);
+    let (nodes, witness, copies) = SHAPES[rng.below(4) as usize];
+    let cluster = Cluster {
+        nodes,
+        witness,
+        copies,
+        mode,
+        scatter: [0, 10, 60][rng.below(3) as usize],
+        loss: [0, 5, 20][rng.below(3) as usize],
+    };
+    let setup = Setup {
+        seed,
+        shards: [1, 1, 2][rng.below(3) as usize],
+        net: if seed.is_multiple_of(3) {
+            Net::draw(&mut rng)
+        } else {
+            Net::PERFECT
+        },
+        config: "session_expires_s = 0\nring_timeout_s = 40\nmax_call_duration_s = 300\n"
+            .to_owned(),
+        cdfs: 1 + rng.below(2) as usize,
+        interim_s: Some([5, 10, 30][rng.below(3) as usize]),
+        sabotage,
+        cluster: Some(cluster),
+    };
+    let mut world = World::new(setup);
+    for _ in 0..CALLS {
+        let at = 2_000 + rng.below(HORIZON_MS / 2);
+        if rng.below(10) == 0 {
+            draw_message(&mut rng, &mut world, at);
+        } else {
+            draw_call(&mut rng, &mut world, at);
+        }
+    }
+    let mut at = 8_000 + rng.below(4_000);
+    while at < HORIZON_MS - 20_000 {
+        befall(&mut rng, &mut world, scenario, at);
+        at += if scenario == Scenario::Overlap {
+            500 + rng.below(6_000)
+        } else {
+            9_000 + rng.below(8_000)
+        };
+    }
+    world
+}
+
+fn draw_call(rng: &mut SplitMix64, world: &mut World, at: u64) {
+    let talk = [2_000, 10_000, 25_000, 40_000][rng.below(4) as usize];
+    let callee_ends = rng.below(2) == 0;
+    let mut inside = Vec::new();
+    for _ in 0..rng.below(3) {
+        let method = ["INVITE", "UPDATE", "INFO"][rng.below(3) as usize];
+        inside.push((rng.below(talk + 500), method));
+    }
+    let caller = Plan {
+        calls_at: Some(at),
+        cancel_after: (rng.below(8) == 0)
+            .then(|| rng.below(4_000))
+            .or(Some(60_000)),
+        bye_after: Some(if callee_ends { 100_000 } else { talk }),
+        inside,
+        ..Plan::default()
+    };
+    let answers = rng.below(3_000);
+    let code = if rng.below(8) == 0 { 486 } else { 200 };
+    let callee = Plan {
+        rings: vec![(answers / 2, 180)],
+        answer: Some((answers, code)),
+        bye_after: Some(if callee_ends { talk } else { 100_000 }),
+        ..Plan::default()
+    };
+    world.add_call(caller, callee);
+}
+
+fn befall(rng: &mut SplitMix64, world: &mut World, scenario: Scenario, at: u64) {
+    use Scenario as S;
+    let scenario = match scenario {
+        S::Everything | S::Overlap => S::ALL[rng.below(9) as usize],
+        other => other,
+    };
+    let cluster = world.setup.cluster.expect("a cluster");
+    let (nodes, voters) = (u64::from(cluster.nodes), cluster.voters());
+    let node = rng.below(nodes) as u16;
+    let other = (node + 1 + rng.below(nodes - 1) as u16) % cluster.nodes;
+    let lasting = 300 + rng.below(6_000);
+    match scenario {
+        S::Crash => world.befall(at, Misfortune::Crash(node, 50 + rng.below(4_000))),
+        S::Loss => world.befall(at, Misfortune::Loss(node, 50 + rng.below(4_000))),
+        S::Isolation => isolate(world, at, node, voters, at + lasting),
+        S::OneWay => {
+            world.befall(at, Misfortune::CutLink(node, other));
+            if rng.below(2) == 0 {
+                for to in (0..voters).filter(|&to| to != node) {
+                    world.befall(at, Misfortune::CutLink(node, to));
+                }
+            }
+            world.befall(at + lasting, Misfortune::Join);
+        }
+        S::Partial => {
+            world.befall(at, Misfortune::CutLink(node, other));
+            world.befall(at, Misfortune::CutLink(other, node));
+            world.befall(at + lasting, Misfortune::Join);
+        }
+        S::Pause => world.befall(at, Misfortune::Pause(node, 100 + rng.below(3_000))),
+        S::Clocks => {
+            let clock = match rng.below(4) {
+                0 => Clock::Skewed(400),
+                1 => Clock::Skewed(-400),
+                2 => Clock::Stepped([-5_000, 3_000, 60_000][rng.below(3) as usize]),
+                _ => Clock::Stuck,
+            };
+            world.befall(at, Misfortune::Clock(node, clock));
+            world.befall(at + lasting, Misfortune::Clock(node, Clock::True));
+        }
+        S::CdfTrouble => {
+            let far = rng.below(world.fars.len() as u64) as usize;
+            world.befall(at, Misfortune::Fault(far, Fault::Delay { ms: 2_500 }));
+            world.befall(at + 200, Misfortune::Cut(far));
+            world.befall(at + lasting, Misfortune::Fault(far, Fault::None));
+            world.befall(at + rng.below(lasting), Misfortune::Crash(node, 1_000));
+            if rng.below(3) == 0 {
+                draw_trouble(rng, world);
+            }
+        }
+        S::RestartInPartition => {
+            isolate(world, at, node, voters, at + lasting);
+            world.befall(at + rng.below(lasting), Misfortune::Crash(node, 100));
+        }
+        S::Rolling => {
+            for (turn, node) in (0..cluster.nodes).enumerate() {
+                let at = at + turn as u64 * 2_500;
+                world.befall(at, Misfortune::Crash(node, 400));
+            }
+        }
+        S::Everything | S::Overlap => {}
+    }
+}
+
+fn isolate(world: &mut World, at: u64, node: u16, voters: u16, until: u64) {
+    for other in (0..voters).filter(|&other| other != node) {
+        world.befall(at, Misfortune::CutLink(node, other));
+        world.befall(at, Misfortune::CutLink(other, node));
+    }
+    world.befall(until, Misfortune::Join);
+}
+
+/// Calls and messages of a world.
+const CALLS: usize = 24;
+/// When everything becomes well again.
+const HORIZON_MS: u64 = 75_000;

@@ -1,0 +1,603 @@
+//! The nodes of a cluster: their memberships, their peers' datagrams, and what befalls them.
+//!
+//! All nodes answer to one address, as behind an anycast route: a datagram of a phone arrives at
+//! any node that is up, mostly the same one.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use charging::time::{Now, UnixMillis};
+use dataplane::cluster::{
+    Board, ClusterStore, ClusterStoreParts, Membership, MembershipConfig, ns_of,
+};
+use dataplane::shard::Shard;
+use dataplane::store::{BlobStore, ClusterSide, Stored};
+use replication::frame::DATAGRAM_BYTES_MAX;
+use replication::layout::SUPERBLOCK;
+use replication::peer::LinkConfig;
+use replication::view::SaveFault;
+use replication::{
+    Adoption, ClusterKeys, Durable, Map, Mode, ReplicatorConfig, Ring, RingConfig, Standing,
+    ViewConfig, VoteStore,
+};
+
+use super::{Event, Sabotage, Setup, WALL, World};
+
+/// A cluster.
+#[derive(Clone, Copy, Debug)]
+pub struct Cluster {
+    /// Nodes that hold calls.
+    pub nodes: u16,
+    /// Whether a witness votes besides.
+    pub witness: bool,
+    /// Copies of a call, the owner's included.
+    pub copies: u8,
+    /// Whether outputs wait for their copies.
+    pub mode: Mode,
+    /// Datagrams of phones, of a hundred, that arrive at any node instead of the usual one.
+    pub scatter: u64,
+    /// Loss between the nodes, of a thousand.
+    pub loss: u64,
+}
+
+/// What a node's clocks do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clock {
+    /// They tell the time.
+    True,
+    /// They run fast or slow by so many parts of a million.
+    Skewed(i64),
+    /// The wall clock is off by so many milliseconds.
+    Stepped(i64),
+    /// They stand still.
+    Stuck,
+}
+
+/// One node.
+pub(crate) struct NodeState {
+    pub(crate) up: bool,
+    pub(crate) down_since: u64,
+    /// How often it was started.
+    pub(crate) life: u32,
+    pub(crate) paused_until: u64,
+    pub(crate) board: Arc<Board>,
+    pub(crate) membership: Option<Membership>,
+    disk: Disk,
+    /// The memory of its rings went.
+    memory_lost: bool,
+    clock: Clock,
+    /// When the clock took that turn, by the world's time and by its own.
+    turned: (u64, u64),
+}
+
+#[derive(Clone)]
+struct Disk(Arc<Mutex<Durable>>);
+
+impl VoteStore for Disk {
+    fn save(&mut self, durable: &Durable) -> Result<(), SaveFault> {
+        *self.0.lock().expect("one thread") = *durable;
+        Ok(())
+    }
+}
+
+impl NodeState {
+    pub(super) fn all(setup: &Setup) -> Vec<Self> {
+        let count = setup.cluster.map_or(0, |cluster| cluster.voters());
+        let node = || Self {
+            up: false,
+            down_since: 0,
+            life: 0,
+            paused_until: 0,
+            board: Arc::new(Board::new(setup.shards)),
+            membership: None,
+            disk: Disk(Arc::new(Mutex::new(Durable::bootstrap()))),
+            memory_lost: false,
+            clock: Clock::True,
+            turned: (0, 0),
+        };
+        (0..count).map(|_| node()).collect()
+    }
+
+    fn local_ms(&self, now: u64) -> u64 {
+        let (world, own) = self.turned;
+        let since = now - world;
+        match self.clock {
+            Clock::Stuck => own,
+            Clock::Skewed(ppm) => own + (since as i64 + since as i64 * ppm / 1_000_000) as u64,
+            Clock::True | Clock::Stepped(_) => own + since,
+        }
+    }
+}
+
+impl Cluster {
+    /// Nodes that vote.
+    #[must_use]
+    pub fn voters(&self) -> u16 {
+        self.nodes + u16::from(self.witness)
+    }
+}
+
+impl World {
+    // ---- time
+
+    pub(crate) fn node_of(&self, place: usize) -> u16 {
+        place as u16 / self.setup.shards
+    }
+
+    pub(super) fn life_of(&self, place: usize) -> u32 {
+        let node = usize::from(self.node_of(place));
+        self.nodes
+            .get(node)
+            .map_or(self.restarts, |state| state.life)
+    }
+
+    pub(crate) fn now_of(&self, node: u16) -> Now {
+        let state = self.nodes.get(usize::from(node));
+        let local = state.map_or(self.now, |state| state.local_ms(self.now));
+        let step = match state.map(|state| state.clock) {
+            Some(Clock::Stepped(ms)) => ms,
+            _ => 0,
+        };
+        Now {
+            instant: self.base + Duration::from_millis(local),
+            wall: UnixMillis((WALL + local).saturating_add_signed(step)),
+        }
+    }
+
+    fn ns_of(&self, node: u16) -> u64 {
+        ns_of(self.base, self.now_of(node).instant)
+    }
+
+    // When a node's clock will say `at`, by the world's time.
+    pub(super) fn world_ms(&self, local_now: quanta::Instant, at: quanta::Instant) -> u64 {
+        let wait = at.saturating_duration_since(local_now);
+        let wait = wait.as_micros().div_ceil(1_000) as u64;
+        // A clock that stands still wakes nobody; let it not be asked for ever either.
+        self.now + wait + u64::from(wait == 0 && self.setup.cluster.is_some())
+    }
+
+    pub(super) fn set_clock(&mut self, node: u16, clock: Clock) {
+        let now = self.now;
+        if let Some(state) = self.nodes.get_mut(usize::from(node)) {
+            state.turned = (now, state.local_ms(now));
+            state.clock = clock;
+        }
+    }
+
+    pub(super) fn is_paused(&self, node: u16) -> Option<u64> {
+        let state = self.nodes.get(usize::from(node))?;
+        (state.paused_until > self.now).then_some(state.paused_until)
+    }
+
+    pub(super) fn armed_at(&self, place: usize) -> Option<u64> {
+        let at = self.seats[place].armed?;
+        let paused = self.is_paused(self.node_of(place)).unwrap_or(0);
+        Some(at.max(paused))
+    }
+
+    // ---- who gets what
+
+    pub(super) fn node_for(&mut self, from: SocketAddr) -> Option<u16> {
+        let Some(cluster) = self.setup.cluster else {
+            return self.seats[0].shard.is_some().then_some(0);
+        };
+        let usual = dataplane::b2bua::fold(from.to_string().as_bytes()) % u64::from(cluster.nodes);
+        let drawn = self.rng.below(100) < cluster.scatter;
+        let first = if drawn {
+            self.rng.below(cluster.nodes.into())
+        } else {
+            usual
+        } as u16;
+        // A router notices after a second that a node is gone, and takes the next.
+        let gone = |node: u16| {
+            let state = &self.nodes[usize::from(node)];
+            !state.up && self.now > state.down_since + ROUTED_AWAY_MS
+        };
+        let node = (0..cluster.nodes)
+            .map(|step| (first + step) % cluster.nodes)
+            .find(|&node| !gone(node))?;
+        self.nodes[usize::from(node)].up.then_some(node)
+    }
+
+    // ---- start and end
+
+    pub(super) fn start_members(&mut self) {
+        for node in 0..self.nodes.len() as u16 {
+            self.start_member(node);
+        }
+    }
+
+    pub(super) fn start_member(&mut self, node: u16) {
+        let cluster = self.setup.cluster.expect("a cluster");
+        let now = self.ns_of(node);
+        let state = &mut self.nodes[usize::from(node)];
+        if state.up {
+            return;
+        }
+        state.up = true;
+        state.life += 1;
+        let kept = !std::mem::take(&mut state.memory_lost);
+        if self.setup.sabotage == Sabotage::VoteForgotten && state.life > 1 {
+            let mut disk = state.disk.0.lock().expect("one thread");
+            let incarnation = disk.incarnation;
+            *disk = Durable {
+                incarnation,
+                ..Durable::bootstrap()
+            };
+        }
+        let durable = *state.disk.0.lock().expect("one thread");
+        let config = MembershipConfig {
+            view: ViewConfig {
+                node: node as u8,
+                voters: cluster.voters() as u8,
+                witnesses: u32::from(cluster.witness) << cluster.nodes,
+                copies: cluster.copies,
+            },
+            cluster: CLUSTER,
+            keys: keys(),
+        };
+        let shards = if node < cluster.nodes {
+            self.setup.shards
+        } else {
+            0
+        };
+        state.board = Arc::new(Board::new(shards));
+        let membership = Membership::start(
+            config,
+            durable,
+            kept,
+            now,
+            Box::new(state.disk.clone()),
+            state.board.clone(),
+        );
+        state.membership = Some(membership.expect("a possible cluster"));
+        let first = usize::from(node) * usize::from(self.setup.shards);
+        for place in first..first + usize::from(shards) {
+            let parts = self.parts(place);
+            let now = self.now_of(node);
+            self.seats[place].shard = Some(Shard::new(parts, now));
+            self.turn(place, |_, _| ());
+        }
+    }
+
+    pub(super) fn crash(&mut self, node: u16, down: u64, keeps_memory: bool) {
+        let now = self.now;
+        let state = &mut self.nodes[usize::from(node)];
+        if !state.up {
+            return;
+        }
+        (state.up, state.membership, state.down_since) = (false, None, now);
+        state.memory_lost = !keeps_memory;
+        state.paused_until = now;
+        self.restarts += 1;
+        self.outages.push((now, now + down));
+        if !keeps_memory {
+            self.lost_at = Some(now);
+            self.forget_seen(node);
+        }
+        let shards = usize::from(self.setup.shards);
+        let is_data = node < self.setup.cluster.expect("a cluster").nodes;
+        let first = usize::from(node) * shards;
+        for place in first..first + if is_data { shards } else { 0 } {
+            let seat = &mut self.seats[place];
+            seat.armed = None;
+            let Some(shard) = seat.shard.take() else {
+                continue;
+            };
+            let store: Box<dyn std::any::Any> = shard.into_blobs();
+            let store = *store
+                .downcast::<Tampered>()
+                .expect("the store of a cluster");
+            seat.memory = keeps_memory.then(|| store.store.into_ring().into_maps());
+            for far in &mut self.fars {
+                if let Some(link) = far.links.remove(&place) {
+                    far.cdf.on_closed(link.id);
+                }
+            }
+        }
+        self.push(now + down, Event::StartMember(node));
+    }
+
+    pub(super) fn store_of(&mut self, place: usize) -> Box<dyn BlobStore> {
+        let node = self.node_of(place);
+        let shard = place as u16 % self.setup.shards;
+        let cluster = self.setup.cluster.expect("a cluster");
+        let state = &self.nodes[usize::from(node)];
+        let incarnation = state.disk.0.lock().expect("one thread").incarnation;
+        let config = RingConfig {
+            node,
+            shard,
+            incarnation,
+            secret: 5,
+            young_bytes: 1 << 20,
+            old_bytes: 4 << 20,
+            payload_bytes_max: 32 << 10,
+            calls_max: 4_000,
+            ..RingConfig::default()
+        };
+        let map = |bytes: u64| Map::heap(SUPERBLOCK + bytes as usize);
+        let ring = match self.seats[place].memory.take() {
+            Some((young, old)) => Ring::open(young, old, &config).expect("a ring").0,
+            None => {
+                let (young, old) = (map(config.young_bytes), map(config.old_bytes));
+                Ring::create(young, old, &config).expect("limits")
+            }
+        };
+        let mode = match self.setup.sabotage {
+            Sabotage::NoWait => Mode::Async,
+            _ => cluster.mode,
+        };
+        let store = ClusterStore::new(ClusterStoreParts {
+            ring,
+            replicator: ReplicatorConfig {
+                cluster: CLUSTER,
+                node,
+                incarnation,
+                shard,
+                copies: cluster.copies.into(),
+                holds_max: 4_000,
+                link: LinkConfig {
+                    queue_max: 4_000,
+                    marks_max: 4_000,
+                    ..LinkConfig::default()
+                },
+            },
+            keys: keys(),
+            data_nodes: (0..cluster.nodes).collect(),
+            mode,
+            board: state.board.clone(),
+            clock_start: self.base,
+        });
+        Box::new(Tampered {
+            store,
+            sabotage: self.setup.sabotage,
+        })
+    }
+
+    // ---- datagrams between nodes
+
+    pub(super) fn serve_peers(&mut self, place: usize, shard: &mut Shard) {
+        if self.setup.cluster.is_none() {
+            return;
+        }
+        let (from, number) = (self.node_of(place), place as u16 % self.setup.shards);
+        let mut buffer = [0; DATAGRAM_BYTES_MAX];
+        while let Some((to, len)) = shard.poll_peer_datagram(&mut buffer) {
+            self.send_peer(from, to, Some(number), &buffer[..len]);
+        }
+    }
+
+    fn send_peer(&mut self, from: u16, to: u16, shard: Option<u16>, bytes: &[u8]) {
+        if self.cut.contains(&(from, to)) {
+            return;
+        }
+        let loss = self.setup.cluster.map_or(0, |cluster| cluster.loss);
+        let copies = match self.rng.below(1_000) {
+            drawn if drawn < loss => 0,
+            drawn if drawn < 2 * loss => 2,
+            _ => 1,
+        };
+        for _ in 0..copies {
+            let late = if self.rng.below(1_000) < loss { 40 } else { 2 };
+            let at = self.now + 1 + self.rng.below(late);
+            let bytes = bytes.to_vec();
+            let event = Event::Peer {
+                from,
+                to,
+                shard,
+                bytes,
+            };
+            self.push(at, event);
+        }
+    }
+
+    pub(super) fn reach_member(
+        &mut self,
+        from: u16,
+        to: u16,
+        shard: Option<u16>,
+        mut bytes: Vec<u8>,
+    ) {
+        if !self.nodes[usize::from(to)].up {
+            return;
+        }
+        if let Some(until) = self.is_paused(to) {
+            let event = Event::Peer {
+                from,
+                to,
+                shard,
+                bytes,
+            };
+            return self.push(until, event);
+        }
+        if self.setup.sabotage == Sabotage::LeaseByHearing {
+            let until = self.ns_of(to) + replication::view::LEASE_NS;
+            self.nodes[usize::from(to)].board.publish_lease(until);
+        }
+        match shard {
+            Some(shard) => {
+                let place = usize::from(to * self.setup.shards + shard);
+                let now = self.now_of(to);
+                self.turn(place, |shard, _| {
+                    shard.handle_peer_datagram(now, &mut bytes)
+                });
+            }
+            None => {
+                let now = self.ns_of(to);
+                self.with_membership(to, |membership| membership.handle_datagram(now, &mut bytes));
+            }
+        }
+    }
+
+    pub(super) fn members_armed(&self) -> Option<u64> {
+        let due = |node: usize| {
+            let state = &self.nodes[node];
+            let membership = state.membership.as_ref()?;
+            let now = self.ns_of(node as u16);
+            let wait = membership.deadline().saturating_sub(now).div_ceil(MS);
+            Some((self.now + wait.max(1)).max(state.paused_until))
+        };
+        (0..self.nodes.len()).filter_map(due).min()
+    }
+
+    pub(super) fn tick_members(&mut self) {
+        for node in 0..self.nodes.len() as u16 {
+            if self.is_paused(node).is_some() {
+                continue;
+            }
+            let now = self.ns_of(node);
+            self.with_membership(node, |membership| {
+                membership.deadline() <= now && membership.tick(now)
+            });
+        }
+    }
+
+    // Lets a membership do something, then sends what it has to send and wakes the shards.
+    fn with_membership(&mut self, node: u16, act: impl FnOnce(&mut Membership) -> bool) {
+        let Some(mut membership) = self.nodes[usize::from(node)].membership.take() else {
+            return;
+        };
+        let news = act(&mut membership);
+        let mut buffer = [0; DATAGRAM_BYTES_MAX];
+        while let Some((to, len)) = membership.poll_datagram(&mut buffer) {
+            self.send_peer(node, to, None, &buffer[..len]);
+        }
+        let is_data = node < self.setup.cluster.map_or(0, |cluster| cluster.nodes);
+        self.tamper(node);
+        self.nodes[usize::from(node)].membership = Some(membership);
+        if news && is_data {
+            let first = usize::from(node) * usize::from(self.setup.shards);
+            for place in first..first + usize::from(self.setup.shards) {
+                self.seats[place].armed = Some(self.now);
+            }
+        }
+    }
+
+    // Plants what the shards of a node are made to believe.
+    fn tamper(&mut self, node: u16) {
+        let Some(cluster) = self.setup.cluster.filter(|cluster| node < cluster.nodes) else {
+            return;
+        };
+        let board = self.nodes[usize::from(node)].board.clone();
+        let mut view = board.view();
+        match self.setup.sabotage {
+            Sabotage::NoSync => {
+                for shard in 0..self.setup.shards {
+                    for peer in 0..cluster.nodes {
+                        board.note_synced(shard, peer, view.number);
+                    }
+                }
+            }
+            Sabotage::GoneIgnored => {
+                for owner in (0..cluster.nodes).filter(|&owner| owner != node) {
+                    if view.nodes[usize::from(owner)].standing == Standing::Dead {
+                        board.publish_adoption(view.number, owner, Adoption::Ready);
+                    }
+                }
+            }
+            Sabotage::NoFence => {
+                let mut changed = false;
+                for (peer, state) in view.nodes.iter_mut().enumerate() {
+                    if state.standing == Standing::Dead && peer < usize::from(cluster.nodes) {
+                        // As the peer calls itself now.
+                        let own = self.nodes[peer].board.incarnation();
+                        (state.standing, state.incarnation) = (Standing::Alive, own);
+                        changed = true;
+                    }
+                }
+                if changed {
+                    board.publish_view(&view, board.incarnation());
+                }
+            }
+            _ => {}
+        }
+    }
+
+    // ---- what the nodes hold
+
+    /// The ring of a shard that runs.
+    pub(crate) fn ring_of(&self, place: usize) -> Option<&Ring> {
+        ring_in(self.seats[place].shard.as_ref()?)
+    }
+
+    /// The memberships' reports of all nodes that are up, for whoever looks for a fault.
+    #[must_use]
+    pub fn members(&self) -> String {
+        let mut out = String::new();
+        for (node, state) in self.nodes.iter().enumerate() {
+            if let Some(membership) = &state.membership {
+                let report = membership.report(self.ns_of(node as u16));
+                let standings = &report.view.nodes[..self.nodes.len()];
+                out += &format!(
+                    "node {node}: view {} gone {:b} kmin {} incarnation {} lease {} {standings:?}\n",
+                    report.view.number,
+                    report.view.gone,
+                    report.view.kmin,
+                    report.incarnation,
+                    report.lease_left_ns / MS
+                );
+            }
+        }
+        out
+    }
+}
+
+/// The store of a cluster's shard, with what is planted in it.
+pub(crate) struct Tampered {
+    pub(crate) store: ClusterStore,
+    sabotage: Sabotage,
+}
+
+impl BlobStore for Tampered {
+    fn set_now(&mut self, now: Now) {
+        self.store.set_now(now);
+    }
+
+    fn commit(&mut self, call: u128, schema: u16, blob: &[u8], takes_over: bool) -> Stored {
+        let takes_over = takes_over && self.sabotage != Sabotage::OneEpoch;
+        self.store.commit(call, schema, blob, takes_over)
+    }
+
+    fn retire(&mut self, call: u128) {
+        if self.sabotage == Sabotage::NoTombstone {
+            self.store.forget(call);
+        } else {
+            self.store.retire(call);
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        self.store.is_open()
+    }
+
+    fn fill_percent(&self) -> u32 {
+        self.store.fill_percent()
+    }
+
+    fn reclaim(&mut self) -> bool {
+        self.store.reclaim()
+    }
+
+    fn cluster(&mut self) -> Option<&mut dyn ClusterSide> {
+        self.store.cluster()
+    }
+}
+
+/// The ring of a shard.
+pub(crate) fn ring_in(shard: &Shard) -> Option<&Ring> {
+    let store: &dyn std::any::Any = shard.blobs_ref();
+    store.downcast_ref::<Tampered>().map(|one| one.store.ring())
+}
+
+fn keys() -> ClusterKeys {
+    ClusterKeys {
+        current: (1, [9; 32]),
+        other: None,
+    }
+}
+
+const MS: u64 = 1_000_000;
+const CLUSTER: u32 = 77;
+/// After that time nothing is routed to a node that is gone.
+const ROUTED_AWAY_MS: u64 = 1_000;
