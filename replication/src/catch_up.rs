@@ -143,11 +143,13 @@ impl Giver {
         self.walk.as_ref().map(|walk| walk.next_at)
     }
 
+    /// What comes next; the peer is also to have the calls it is the heir of.
     pub(crate) fn next(
         &mut self,
         now: u64,
         bytes_per_s: u64,
         ring: &Ring,
+        peer: u16,
         is_target: &dyn Fn(CallId) -> bool,
     ) -> Walked {
         let Some(walk) = &mut self.walk else {
@@ -160,7 +162,10 @@ impl Giver {
             let meta = record.meta;
             let wanted = match walk.mark.scope {
                 Scope::All => true,
-                Scope::Targets => meta.owner == ring.node() && is_target(meta.id),
+                Scope::Targets => {
+                    let is_heir = meta.heir() == Some(peer);
+                    meta.owner == ring.node() && (is_heir || is_target(meta.id))
+                }
             };
             if !wanted {
                 continue;

@@ -18,7 +18,7 @@ pub enum RingError {
     Retired,
     /// The epoch given is older than the one the call is held under.
     StaleEpoch,
-    /// Another node owns the call: adopt it first.
+    /// Another node owns the call, or is to own it: adopt it first.
     NotOwner,
     /// The closure that should have written the payload gave up.
     Abandoned,

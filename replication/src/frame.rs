@@ -180,7 +180,7 @@ pub struct Entry<'a> {
     pub schema: u16,
     /// What the entry says.
     pub kind: EntryKind,
-    /// `ENTRY_SYNC` or nothing.
+    /// `ENTRY_SYNC` or nothing, and the record's own flags from `ENTRY_RECORD` on.
     pub flags: u8,
     /// Length of the whole payload.
     pub total: u32,
@@ -385,6 +385,9 @@ pub const TAG: usize = 16;
 pub const FLAG_URGENT: u8 = 1;
 /// Flag of an entry that a catch-up walk sends.
 pub const ENTRY_SYNC: u8 = 1;
+/// Place of the record's own flags among those of an entry.
+pub const ENTRY_RECORD: u32 = 3;
+const _: () = assert!(crate::replicator::PEERS_MAX + 1 < 1 << (8 - ENTRY_RECORD));
 /// Longest datagram on a LAN with jumbo frames; buffers are this long.
 pub const DATAGRAM_BYTES_MAX: usize = 8972;
 /// Longest datagram that crosses any Ethernet in one piece.

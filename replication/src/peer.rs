@@ -23,8 +23,8 @@ use self::incoming::Incoming;
 use self::outgoing::Outgoing;
 use crate::catch_up::{Giver, Mark, Scope, Walked};
 use crate::frame::{
-    Bytes, DATAGRAM_BYTES_ETHERNET, ENTRY, Entry, EntryKind, FLAG_URGENT, FrameKind, HEAD, Head,
-    STREAM, Stream, TAG,
+    Bytes, DATAGRAM_BYTES_ETHERNET, ENTRY, ENTRY_RECORD, Entry, EntryKind, FLAG_URGENT, FrameKind,
+    HEAD, Head, STREAM, Stream, TAG,
 };
 use crate::reassembly::PIECE;
 use crate::record::{CallId, Kind, Meta, Version};
@@ -327,10 +327,11 @@ impl Link {
     }
 
     fn walk(&mut self, now: u64, ring: &Ring, is_target: &dyn Fn(CallId) -> bool) {
+        let peer = self.channel.ends().peer;
         // Half of the queue stays free for live records.
         while self.out.slots.len() < self.config.queue_max / 2 {
             let (rate, number) = (self.config.sync_bytes_per_s, self.giver.number());
-            match self.giver.next(now, rate, ring, is_target) {
+            match self.giver.next(now, rate, ring, peer, is_target) {
                 Walked::Record(id, version, kind) => self.out.push(id, version, kind, number),
                 Walked::End(mark) => {
                     let version = Version {
@@ -436,7 +437,7 @@ impl Link {
             } else {
                 Kind::Put
             },
-            flags: 0,
+            flags: entry.flags >> ENTRY_RECORD,
             written: ring.now_unix_ms(),
         };
         match ring.apply(meta, payload) {

@@ -147,10 +147,18 @@ pub struct Meta {
     pub schema: u16,
     /// Put, tombstone or padding.
     pub kind: Kind,
-    /// The writer's business.
+    /// 0, or one more than the number of the `heir`.
     pub flags: u8,
     /// When it was written, Unix milliseconds.
     pub written: u64,
+}
+
+impl Meta {
+    /// Node that is to adopt the call: its owner is leaving and has written for the last time.
+    #[must_use]
+    pub fn heir(&self) -> Option<u16> {
+        self.flags.checked_sub(1).map(u16::from)
+    }
 }
 
 /// A record in a ring.

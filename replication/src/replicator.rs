@@ -143,6 +143,7 @@ impl Replicator {
             .map(|&node| Peer {
                 node,
                 link: link(node),
+                is_place: false,
             })
             .collect();
         assert!(
@@ -174,16 +175,18 @@ impl Replicator {
     ) {
         let standing = |node| members.iter().find(|member| member.node == node);
         let own = standing(self.config.node);
-        let is_alive = own.is_some_and(|own| {
-            own.standing == Standing::Alive && own.incarnation == self.config.incarnation
-        });
+        let own = own.filter(|own| own.incarnation == self.config.incarnation);
+        let own = own.map_or(Standing::Dead, |own| own.standing);
+        let is_alive = matches!(own, Standing::Alive | Standing::Draining);
         let mut changed = 0_u32;
         for (n, peer) in self.peers.iter_mut().enumerate() {
             let member = standing(peer.node).filter(|m| m.standing != Standing::Dead);
             let admitted = member.map(|member| member.incarnation);
-            if peer.link.admitted() != admitted {
+            let is_place = member.is_some_and(|m| m.standing != Standing::Draining);
+            if peer.link.admitted() != admitted || peer.is_place != is_place {
                 changed |= 1 << n;
             }
+            peer.is_place = is_place;
             peer.link.admit(admitted, now);
             peer.link.set_view(view, is_alive, now);
         }
@@ -256,6 +259,32 @@ impl Replicator {
         }
     }
 
+    /// Sends the last version of a call of this node, which names its heir, to that one and to the
+    /// call's places (V13). What still waits for older versions never leaves: the heir may have
+    /// acted by then.
+    pub fn hand_over(&mut self, now: u64, id: CallId, version: Version, heir: u16) {
+        for n in bits(self.targets(id)) {
+            self.peers[n]
+                .link
+                .enqueue(id, version, Kind::Put, false, now);
+        }
+        self.tell(now, heir, id, version);
+        let first = self.newest.find(id.hash(), |entry| entry.0 == id);
+        let first = first.map(|entry| entry.1);
+        each_hold(&mut self.holds, self.holds_base, first, |hold| {
+            hold.settled = true;
+        });
+        self.pop_settled();
+    }
+
+    /// Sends a call's newest version to one member, whether that is a place of it or not: what
+    /// was taken over to the giver, or once more what was given to the heir.
+    pub fn tell(&mut self, now: u64, to: u16, id: CallId, version: Version) {
+        if let Some(peer) = self.peers.iter_mut().find(|peer| peer.node == to) {
+            peer.link.enqueue(id, version, Kind::Put, true, now);
+        }
+    }
+
     /// Asks a peer to fill this node with everything, for the answer to count in `view`.
     pub fn request_sync(&mut self, peer: u16, view: u32) {
         if let Some(peer) = self.peers.iter_mut().find(|known| known.node == peer) {
@@ -281,6 +310,7 @@ impl Replicator {
             .position(|peer| peer.node == from)
             .ok_or(OpenFault::Address)?;
         let need = self.need();
+        let ack = u32::from(self.peers[n].is_place) << n;
         let mut newer = [None; NEWER_MAX];
         let (holds, base, newest) = (&mut self.holds, self.holds_base, &self.newest);
         let mut newer_count = 0;
@@ -291,7 +321,7 @@ impl Replicator {
                     let first = newest.find(id.hash(), |entry| entry.0 == id);
                     each_hold(holds, base, first.map(|entry| entry.1), |hold| {
                         if hold.version <= version {
-                            hold.acked |= 1 << n;
+                            hold.acked |= ack;
                             hold.settle(need, on);
                         }
                     });
@@ -423,11 +453,7 @@ impl Replicator {
 
     /// Acks an output must wait for.
     fn need(&self) -> u32 {
-        let members = self
-            .peers
-            .iter()
-            .filter(|peer| peer.link.admitted().is_some())
-            .count();
+        let members = self.peers.iter().filter(|peer| peer.is_place).count();
         members.min(self.config.copies - 1) as u32
     }
 
@@ -435,7 +461,7 @@ impl Replicator {
         let members = Members::of(&self.peers);
         let first = self.config.copies - 1;
         let is_target = |peer: &Peer| {
-            peer.link.admitted().is_some()
+            peer.is_place
                 && takeover::is_among_first(id, peer.node, first, members.iter(self.config.node))
         };
         let peers = self.peers.iter().enumerate();
@@ -528,6 +554,8 @@ pub struct StreamMarks([u64; PEERS_MAX]);
 struct Peer {
     node: u16,
     link: Link,
+    /// Whether it is a member that stays, so that copies belong there and its acks count.
+    is_place: bool,
 }
 
 /// An output that waits.
@@ -553,7 +581,7 @@ impl Hold {
     }
 }
 
-/// The members other than this node, by value, so that links can be borrowed meanwhile.
+/// The members that stay, other than this node, by value, so that links can be borrowed meanwhile.
 #[derive(Clone, Copy, Debug)]
 struct Members {
     nodes: [u16; PEERS_MAX],
@@ -566,7 +594,7 @@ impl Members {
             nodes: [0; PEERS_MAX],
             count: 0,
         };
-        for peer in peers.iter().filter(|peer| peer.link.admitted().is_some()) {
+        for peer in peers.iter().filter(|peer| peer.is_place) {
             members.nodes[members.count] = peer.node;
             members.count += 1;
         }

@@ -30,6 +30,7 @@ use crate::generation::{Generation, Which};
 use crate::layout::{HEADER, record_size};
 use crate::map::Map;
 use crate::record::{self, CallId, Kind, Meta, Record, Version};
+use crate::replicator::PEERS_MAX;
 
 /// The calls of one shard, own ones and copies of other nodes', in two generations of memory.
 #[derive(Debug)]
@@ -164,7 +165,23 @@ impl Ring {
     ) -> Result<Version, RingError> {
         let held = self.held(id).ok_or(RingError::Unknown)?;
         let version = self.successor(&held, held.meta.version.epoch)?;
-        self.rewrite(held, version, change)
+        self.rewrite(held, version, None, change)
+    }
+
+    /// Writes a last version of a call this node owns, under its own epoch, that names the `heir`
+    /// who is to adopt it. Until this node adopts the call itself it can only name another one.
+    ///
+    /// # Errors
+    /// See [`RingError`]; nothing has changed then.
+    ///
+    /// # Panics
+    /// If no cluster has such a node.
+    pub fn give(&mut self, id: CallId, heir: u16) -> Result<Version, RingError> {
+        assert!(usize::from(heir) <= PEERS_MAX, "the heir is a node");
+        let mut held = self.held(id).ok_or(RingError::Unknown)?;
+        held.meta.flags = 0;
+        let version = self.successor(&held, held.meta.version.epoch)?;
+        self.rewrite(held, version, Some(heir), |_| Some(()))
     }
 
     /// Makes this node the owner of a held call under a newer epoch, altering it in place.
@@ -184,7 +201,7 @@ impl Ring {
         if epoch <= held.meta.version.epoch {
             return Err(RingError::StaleEpoch);
         }
-        self.rewrite(held, Version::first(epoch), |bytes| {
+        self.rewrite(held, Version::first(epoch), None, |bytes| {
             change(bytes);
             Some(())
         })
@@ -256,7 +273,7 @@ impl Ring {
         if held.meta.kind == Kind::Del {
             return Err(RingError::Retired);
         }
-        if held.meta.owner != self.node {
+        if held.meta.owner != self.node || held.meta.heir().is_some() {
             return Err(RingError::NotOwner);
         }
         match epoch.cmp(&held.meta.version.epoch) {
@@ -312,6 +329,7 @@ impl Ring {
         &mut self,
         held: Held,
         version: Version,
+        heir: Option<u16>,
         change: impl FnOnce(&mut [u8]) -> Option<()>,
     ) -> Result<Version, RingError> {
         let len = held.len;
@@ -335,6 +353,7 @@ impl Ring {
             version,
             owner: self.node,
             shard: self.shard,
+            flags: heir.map_or(0, |heir| heir as u8 + 1),
             written: self.now_unix_ms,
             ..held.meta
         };

@@ -7,8 +7,9 @@
 //!
 //! ```text
 //!   joining ──(synced under the very view)──▶ alive ──(outside the clique)──▶ dead
-//!      ▲                                        │ new incarnation               │
-//!      └────────────────────────────────────────┴───────────────────────────────┘
+//!      ▲                                        │ asks for it                  ▲ │
+//!      │                                        └──▶ draining ──(empty)────────┘ │
+//!      └──────────────────────── new incarnation ────────────────────────────────┘
 //! ```
 //!
 //! Nodes are numbered as configured, witnesses included; a witness votes and holds no calls.
@@ -16,6 +17,7 @@
 use std::collections::VecDeque;
 
 mod choice;
+mod drain;
 mod heartbeat;
 mod lease;
 mod vote_file;
@@ -171,6 +173,10 @@ pub struct Heartbeat {
     pub settled: u32,
     /// Whether it still has what it held when it was last alive.
     pub kept: bool,
+    /// Whether it wants to leave, with its calls handed over first (V13).
+    pub drain: bool,
+    /// View under which it has handed everything over; 0: not yet.
+    pub drained: u32,
     /// How long ago it last acked each node, in milliseconds.
     pub ages_ms: [u16; VOTERS_MAX],
 }
@@ -188,6 +194,8 @@ pub struct Views {
     synced: u32,
     synced_from: u32,
     settled: u32,
+    drain: bool,
+    drained: u32,
     peers: [PeerView; VOTERS_MAX],
     boot: u64,
     heartbeat_at: u64,
@@ -214,6 +222,8 @@ struct PeerView {
     synced: u32,
     settled: u32,
     kept: bool,
+    drain: bool,
+    drained: u32,
     /// When we last acked it.
     given: u64,
     ages_ms: [u16; VOTERS_MAX],
@@ -262,6 +272,8 @@ impl Views {
             synced: 0,
             synced_from: 0,
             settled: 0,
+            drain: false,
+            drained: 0,
             peers: [PeerView::unknown(now); VOTERS_MAX],
             boot: now,
             heartbeat_at: now,
@@ -332,8 +344,7 @@ impl Views {
     /// may act: it became alive under a new incarnation (V8). Then call `set_resumed`.
     #[must_use]
     pub fn must_resume(&self) -> bool {
-        let own = self.view.nodes[self.me()];
-        !self.resumed && own.incarnation == self.incarnation && own.standing == Standing::Alive
+        !self.resumed && matches!(self.standing(), Standing::Alive | Standing::Draining)
     }
 
     /// The calls this node owns are written under the present view's number.
@@ -453,7 +464,11 @@ impl Views {
             // Not stored is no harm: the node then says less of itself than is true.
             let _ = store.save(&self.durable());
         }
-        if own.standing == Standing::Dead && own.incarnation >= self.incarnation {
+        if self.standing() == Standing::Alive {
+            self.drained = 0;
+        }
+        if own.standing == Standing::Dead && own.incarnation >= self.incarnation && !self.has_left()
+        {
             self.rise_again(own.incarnation, store);
         }
         self.update_synced();
@@ -469,6 +484,7 @@ impl Views {
         if store.save(&durable).is_ok() {
             self.incarnation = incarnation + 1;
             (self.synced, self.settled, self.resumed) = (0, 0, false);
+            self.drained = 0;
         }
     }
 

@@ -221,10 +221,12 @@ fn a_reader_beside_a_busy_writer_sees_the_calls_that_stay() {
         })
         .collect();
     let stop = std::sync::atomic::AtomicBool::new(false);
+    let is_writing = std::sync::Barrier::new(2);
     std::thread::scope(|scope| {
         let writer = scope.spawn(|| {
             let mut round = 0_usize;
-            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+            is_writing.wait();
+            while round == 0 || !stop.load(std::sync::atomic::Ordering::Relaxed) {
                 let id = steady[round * 7 % steady.len()];
                 ring.update(id, |bytes| bytes.fill(round as u8))
                     .expect("the call is live");
@@ -238,6 +240,7 @@ fn a_reader_beside_a_busy_writer_sees_the_calls_that_stay() {
         let reader = Reader::open(dir.path(), 3, 1).expect("the rings exist");
         assert_eq!((reader.info().node, reader.info().shard), (3, 1));
         assert!(!reader.info().closed_in_order);
+        is_writing.wait();
         for _ in 0..50 {
             let snapshot = reader.snapshot();
             for copied in snapshot.values() {

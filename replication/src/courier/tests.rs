@@ -36,6 +36,8 @@ fn heartbeat(incarnation: u32) -> ViewMessage {
         synced: 1,
         settled: 1,
         kept: true,
+        drain: false,
+        drained: 0,
         ages_ms: [0; VOTERS_MAX],
     })
 }

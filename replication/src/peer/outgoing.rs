@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::{LinkConfig, LinkCounters, RECEIVE_WINDOW};
-use crate::frame::{ENTRY_SYNC, Entry, EntryKind, STREAM, Stream};
+use crate::frame::{ENTRY_RECORD, ENTRY_SYNC, Entry, EntryKind, STREAM, Stream};
 use crate::reassembly::PIECE;
 use crate::record::{CallId, Kind, Version};
 use crate::ring::Ring;
@@ -216,6 +216,7 @@ impl Outgoing {
                     entry.version = held.meta.version;
                     (entry.owner, entry.shard) = (held.meta.owner, held.meta.shard);
                     entry.schema = held.meta.schema;
+                    entry.flags |= held.meta.flags << ENTRY_RECORD;
                     entry.piece = held.payload;
                     let is_put = held.meta.kind == Kind::Put;
                     entry.kind = if is_put {

@@ -48,6 +48,7 @@ impl Views {
                 view.gone |= if self.is_witness(node) { 0 } else { 1 << node };
             }
         }
+        self.place_draining(set, base, &mut view);
         self.raise_the_last(now, base, &mut view);
         self.settle(base, &mut view);
         if view != *base {
@@ -125,13 +126,17 @@ impl Views {
         let full = self.copies_among_alive(view);
         let unsettled = view.gone != 0 || view.kmin < full;
         let alive = || self.data_nodes().filter(|&node| view.is_alive(node));
-        let settled = alive().all(|node| self.peers[node].settled == base.number);
+        // A draining one too: it may have to learn what became of the calls it gave away.
+        let is_owner =
+            |node: &usize| view.is_alive(*node) || view.nodes[*node].standing == Standing::Draining;
+        let mut owners = self.data_nodes().filter(is_owner);
+        let settled = owners.all(|node| self.peers[node].settled == base.number);
         if view.nodes == base.nodes && unsettled && settled && alive().count() > 0 {
             (view.gone, view.kmin) = (0, full);
         }
     }
 
-    fn copies_among_alive(&self, view: &View) -> u8 {
+    pub(super) fn copies_among_alive(&self, view: &View) -> u8 {
         let alive = self
             .data_nodes()
             .filter(|&node| view.is_alive(node))

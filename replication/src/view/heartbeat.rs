@@ -13,6 +13,7 @@ impl Views {
         (peer.incarnation, peer.view) = (heartbeat.incarnation, heartbeat.view);
         (peer.synced, peer.settled) = (heartbeat.synced, heartbeat.settled);
         (peer.kept, peer.ages_ms) = (heartbeat.kept, heartbeat.ages_ms);
+        (peer.drain, peer.drained) = (heartbeat.drain, heartbeat.drained);
         peer.given = now;
         let accepted = self.register.vote().accepted.1.number;
         self.send(
@@ -42,6 +43,8 @@ impl Views {
             synced: self.synced,
             settled: self.settled,
             kept: self.kept,
+            drain: self.drain,
+            drained: self.drained,
             ages_ms: std::array::from_fn(age),
         }
     }
@@ -55,9 +58,11 @@ impl Views {
         let me = self.me();
         let (synced, settled, kept) = (self.synced, self.settled, self.kept);
         let (incarnation, view) = (self.incarnation, self.view.number);
+        let (drain, drained) = (self.drain, self.drained);
         let own = &mut self.peers[me];
         (own.mask, own.heard, own.incarnation, own.view) = (mask, now, incarnation, view);
         (own.synced, own.settled, own.kept) = (synced, settled, kept);
+        (own.drain, own.drained) = (drain, drained);
     }
 
     pub(super) fn has_fresh_round_trip(&self, now: u64, node: usize) -> bool {
@@ -78,6 +83,8 @@ impl PeerView {
             synced: 0,
             settled: 0,
             kept: true,
+            drain: false,
+            drained: 0,
             given: now,
             ages_ms: [0; VOTERS_MAX],
             dead_since: now,

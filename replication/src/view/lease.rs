@@ -46,7 +46,7 @@ impl Views {
     #[must_use]
     pub fn adoption(&self, now: u64, owner: u8) -> Adoption {
         let dead = usize::from(owner);
-        if owner >= self.config.voters || !self.view.is_dead(dead) || !self.may_act(now) {
+        if !self.must_adopt(owner) || !self.may_act(now) {
             return Adoption::NotNow;
         }
         if self.synced != self.view.number || !self.lease_is_over(now, dead) {
@@ -60,6 +60,14 @@ impl Views {
         } else {
             Adoption::NotNow
         }
+    }
+
+    /// Whether calls of `owner` may be left to adopt: it is dead, and the view is not settled
+    /// since. What names a dead owner otherwise is a leftover, see `Ring::forget_owned_by`.
+    #[must_use]
+    pub fn must_adopt(&self, owner: u8) -> bool {
+        let is_node = owner < self.config.voters;
+        is_node && self.view.is_dead(usize::from(owner)) && self.view.gone >> owner & 1 == 1
     }
 
     /// Whether this node is the one to adopt the call under the present view.

@@ -12,7 +12,8 @@ impl ViewMessage {
         let mut writer = Writer::new(bytes);
         match self {
             Self::Heartbeat(heartbeat) => {
-                writer.put(&[1, u8::from(heartbeat.kept)])?;
+                let (kept, drain) = (heartbeat.kept, heartbeat.drain);
+                writer.put(&[1, u8::from(kept) | u8::from(drain) << 1])?;
                 writer.put(&heartbeat.sent.to_le_bytes())?;
                 for number in [
                     heartbeat.incarnation,
@@ -20,6 +21,7 @@ impl ViewMessage {
                     heartbeat.mask,
                     heartbeat.synced,
                     heartbeat.settled,
+                    heartbeat.drained,
                 ] {
                     writer.put(&number.to_le_bytes())?;
                 }
@@ -66,9 +68,11 @@ impl ViewMessage {
         let mut bytes = Bytes::new(bytes);
         Ok(match bytes.u8()? {
             1 => {
-                let kept = bytes.u8()? == 1;
+                let flags = bytes.u8()?;
+                let (kept, drain) = (flags & 1 == 1, flags & 2 == 2);
                 let (sent, incarnation, view) = (bytes.u64()?, bytes.u32()?, bytes.u32()?);
                 let (mask, synced, settled) = (bytes.u32()?, bytes.u32()?, bytes.u32()?);
+                let drained = bytes.u32()?;
                 let mut ages_ms = [0; VOTERS_MAX];
                 for age in &mut ages_ms {
                     *age = bytes.u16()?;
@@ -81,6 +85,8 @@ impl ViewMessage {
                     synced,
                     settled,
                     kept,
+                    drain,
+                    drained,
                     ages_ms,
                 })
             }
@@ -208,6 +214,8 @@ mod tests {
                     synced: 8,
                     settled: 9,
                     kept,
+                    drain: !kept,
+                    drained: numbers.3,
                     ages_ms: [numbers.0 as u16; VOTERS_MAX],
                 }),
                 1 => ViewMessage::Ack { sent: numbers.0, accepted: numbers.2 },
