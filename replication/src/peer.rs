@@ -81,6 +81,8 @@ pub struct Link {
     /// View number that marks of finished catch-ups carry.
     view: u32,
     sync_request: Option<(Scope, u32)>,
+    /// The peer was given everything, so it holds more than its share.
+    is_overfull: bool,
     counters: LinkCounters,
 }
 
@@ -98,6 +100,7 @@ impl Link {
             is_giving: false,
             view: 0,
             sync_request: None,
+            is_overfull: false,
             counters: LinkCounters::default(),
         }
     }
@@ -162,6 +165,14 @@ impl Link {
         self.sync_request = Some((scope, view));
     }
 
+    /// Lets a peer that was given everything drop what is not its to hold.
+    pub fn trim(&mut self, now: u64) {
+        if self.is_overfull && self.is_giving && self.giver.is_idle() && self.admitted.is_some() {
+            self.is_overfull = false;
+            self.start_sync(Scope::Targets, now);
+        }
+    }
+
     /// Fills the peer anew.
     pub fn start_sync(&mut self, scope: Scope, now: u64) {
         self.giver.start(scope, self.view, self.is_giving, now);
@@ -207,6 +218,7 @@ impl Link {
                 let scope = Scope::from_u8(scope);
                 if view == self.view && !self.giver.is_giving(scope, view) {
                     self.giver.start(scope, view, self.is_giving, now);
+                    self.is_overfull |= scope == Scope::All;
                 }
             }
             FrameKind::View | FrameKind::Forward => self.counters.body_malformed += 1,

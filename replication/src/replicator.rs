@@ -251,11 +251,11 @@ impl Replicator {
         Committed::Held
     }
 
-    /// Fills every peer with what it should hold, and lets it drop what it should not: whoever
-    /// asked to be filled with everything holds more than its share afterwards.
+    /// Lets peers that were filled with everything drop what is not theirs to hold. Only while
+    /// the view is settled: before, what they hold too much may be the only copy.
     pub fn trim(&mut self, now: u64) {
         for peer in &mut self.peers {
-            peer.link.start_sync(Scope::Targets, now);
+            peer.link.trim(now);
         }
     }
 

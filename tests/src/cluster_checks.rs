@@ -19,6 +19,7 @@ use crate::sim::{Misfortune, World};
 #[derive(Default)]
 pub(crate) struct Seen {
     looked: u64,
+    shown: String,
     /// Newest version of each call on each node.
     versions: BTreeMap<(u16, u128), Version>,
     /// Epoch and node that acted last, by Session-Id.
@@ -211,6 +212,7 @@ impl World {
             return;
         }
         self.seen.looked = self.now;
+        self.show_call();
         let mut contents: BTreeMap<(u128, Version), (u16, u64)> = BTreeMap::new();
         let mut wrong = Vec::new();
         for place in 0..self.seats.len() {
@@ -248,6 +250,35 @@ impl World {
                 .into_iter()
                 .map(|what| format!("{}: {what}", self.now)),
         );
+    }
+
+    // Prints what the nodes hold of the call that RINGTOLL_CALL names, for whoever looks for a
+    // fault.
+    fn show_call(&mut self) {
+        let Some(id) = std::env::var("RINGTOLL_CALL")
+            .ok()
+            .and_then(|id| id.parse().ok())
+        else {
+            return;
+        };
+        let id = replication::CallId::from_u128(id);
+        let mut line = String::new();
+        for place in 0..self.seats.len() {
+            let node = self.node_of(place);
+            let view = self.nodes[usize::from(node)].board.view_number();
+            line += &match self.ring_of(place).map(|ring| ring.newest_or_tombstone(id)) {
+                None => format!("{node}: down | "),
+                Some(None) => format!("{node}/{view}: - | "),
+                Some(Some(held)) => format!(
+                    "{node}/{view}: {:?} {}.{} of {} | ",
+                    held.meta.kind, held.meta.version.epoch, held.meta.version.ver, held.meta.owner
+                ),
+            };
+        }
+        if line != self.seen.shown {
+            println!("{:>7} {line}", self.now);
+            self.seen.shown = line;
+        }
     }
 
     /// The memory of a node is gone, and what it was seen to hold with it.

@@ -188,9 +188,6 @@ impl ClusterStore {
             for dead in members.iter().filter(|m| m.standing == Standing::Dead) {
                 self.ring.forget_owned_by(dead.node, |_| true);
             }
-            if self.standing(self.config.node) != Standing::Joining {
-                self.replicator.trim(self.now);
-            }
         }
         tracing::info!(
             view = self.view.number,
@@ -386,6 +383,9 @@ impl ClusterSide for ClusterStore {
         self.follow_view();
         if !self.follows {
             return;
+        }
+        if self.view.gone == 0 && self.view.kmin == KMIN_FULL {
+            self.replicator.trim(self.now);
         }
         let filling = self.ask_to_be_filled();
         self.take_over(filling);
