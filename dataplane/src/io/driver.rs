@@ -1,26 +1,24 @@
 //! The loop of a shard on its glommio executor.
 //!
-//! Each source of input is a small task: a UDP listener, the bell of the mesh, the timer, each
-//! Diameter connection. A task waits for ONE thing, feeds it to the shard and takes a turn:
-//! settle, send datagrams, ring the writers of the Diameter connections, arm the timer.
+//! One loop serves everything: it waits until a socket is ready or a deadline has come, feeds
+//! what there is to the shard (UDP listeners, hops of other shards, Diameter connections), and
+//! ends the turn: settle, send datagrams, write to the Diameter connections.
 
-use std::cell::{Cell, RefCell};
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::rc::Rc;
 use std::time::Duration;
 
-use futures_lite::{AsyncReadExt, FutureExt};
-use glommio::timer::Timer;
-use glommio::{Latency, LocalExecutorBuilder, Placement, Shares, TaskQueueHandle};
+use charging::time::Now;
+use glommio::{LocalExecutorBuilder, Placement};
+use quanta::Instant;
 use socket2::Socket;
 
 use super::clock::Clock;
 use super::mesh::{Hop, Inlet, Order, ShardMetrics};
 use super::stream::Connections;
 use super::sys::{self, Receiver, Sender};
-use super::udp;
-use super::wake::Bell;
+use super::udp::{self, Port, Use};
+use super::wait::Waiter;
 use super::{NodeError, calls_json};
 use crate::b2bua::Origin;
 use crate::env::ListenerId;
@@ -36,27 +34,10 @@ pub(super) struct Seat {
     pub(super) clock: Clock,
 }
 
-/// Everything the tasks of one shard share.
-pub(super) struct Turn {
-    pub(super) shard: RefCell<Shard>,
-    pub(super) clock: Clock,
-    pub(super) connections: Connections,
-    number: u16,
-    sender: RefCell<Sender>,
-    sockets: Vec<RawFd>,
-    inlets: Vec<Inlet>,
-    timer_bell: Bell,
-    armed: Cell<Option<quanta::Instant>>,
-    stopped: Bell,
-    pub(super) queue: TaskQueueHandle,
-}
-
 /// Runs a shard until it is told to stop. Blocks the calling thread.
 pub(super) fn run(
     seat: Seat,
-    parts: impl FnOnce(charging::time::Now) -> Result<(Parts, Vec<crate::b2bua::CallState>), NodeError>
-    + Send
-    + 'static,
+    parts: impl FnOnce(Now) -> Result<(Parts, Vec<crate::b2bua::CallState>), NodeError> + Send + 'static,
 ) -> Result<std::thread::JoinHandle<()>, NodeError> {
     let placement = seat.core.map_or(Placement::Unbound, Placement::Fixed);
     let name = format!("shard-{}", seat.number);
@@ -69,7 +50,6 @@ pub(super) fn run(
                 .name(&name)
                 .io_memory(IO_MEMORY)
                 .ring_depth(RING_DEPTH)
-                .preempt_timer(Duration::from_millis(1))
                 .make();
             let executor = match executor {
                 Ok(executor) => executor,
@@ -82,7 +62,7 @@ pub(super) fn run(
                 match parts(seat.clock.now()) {
                     Ok((parts, states)) => {
                         let _ = report.send(Ok(()));
-                        serve(seat, parts, states).await;
+                        Driver::new(seat, parts, states).run().await;
                     }
                     Err(error) => {
                         let _ = report.send(Err(error));
@@ -98,130 +78,172 @@ pub(super) fn run(
     }
 }
 
-async fn serve(seat: Seat, parts: Parts, states: Vec<crate::b2bua::CallState>) {
-    // The default queue delays wakeups by up to 100 ms on a busy shard.
-    let queue = glommio::executor().create_task_queue(
-        Shares::default(),
-        Latency::Matters(Duration::from_millis(1)),
-        "sip",
-    );
-    let now = seat.clock.now();
-    let mut shard = Shard::new(parts, now);
-    shard.resume(now, states.into_iter());
-    let turn = Rc::new(Turn {
-        shard: RefCell::new(shard),
-        clock: seat.clock,
-        connections: Connections::default(),
-        number: seat.number,
-        sender: RefCell::new(Sender::new()),
-        sockets: seat.sockets.iter().map(udp::descriptor).collect(),
-        inlets: seat.inlets,
-        timer_bell: Bell::default(),
-        armed: Cell::new(None),
-        stopped: Bell::default(),
-        queue,
-    });
-    for (listener, socket) in seat.sockets.into_iter().enumerate() {
-        spawn(
-            &turn,
-            listen(turn.clone(), socket, ListenerId::new(listener)),
-        );
+/// A shard, what it waits for and what feeds it.
+struct Driver {
+    turn: Turn,
+    receiver: Receiver,
+    bell: RawFd,
+    bell_place: usize,
+    waiter: Waiter,
+}
+
+/// A shard and what its turns need.
+struct Turn {
+    shard: Shard,
+    clock: Clock,
+    ports: Vec<Port>,
+    sender: Sender,
+    connections: Connections,
+    number: u16,
+    inlets: Vec<Inlet>,
+    stops_at: Option<Instant>,
+}
+
+impl Driver {
+    fn new(seat: Seat, parts: Parts, states: Vec<crate::b2bua::CallState>) -> Self {
+        let now = seat.clock.now();
+        let mut shard = Shard::new(parts, now);
+        shard.resume(now, states.into_iter());
+        let waiter = Waiter::default();
+        let reactor = waiter.reactor();
+        let ports = seat
+            .sockets
+            .into_iter()
+            .zip(0..)
+            .map(|(socket, listener)| {
+                Port::new(socket, Use::Sip(ListenerId::new(listener)), &reactor)
+            })
+            .collect();
+        let bell = seat.bell.as_raw_fd();
+        let watched = sys::glommio_bell(seat.bell);
+        reactor.watch(async move || {
+            let _ = watched.peek(&mut [0]).await;
+        });
+        let turn = Turn {
+            shard,
+            clock: seat.clock,
+            ports,
+            sender: Sender::new(),
+            connections: Connections::new(reactor),
+            number: seat.number,
+            inlets: seat.inlets,
+            stops_at: None,
+        };
+        Self {
+            turn,
+            receiver: Receiver::new(),
+            bell,
+            bell_place: usize::MAX,
+            waiter,
+        }
     }
-    spawn(&turn, watch_mesh(turn.clone(), seat.bell));
-    spawn(&turn, watch_timer(turn.clone()));
-    turn.take();
-    turn.stopped.wait().await;
-    // Let the connections send their DPR.
-    Timer::new(Duration::from_millis(200)).await;
-}
 
-/// Starts a task in the shard's queue.
-pub(super) fn spawn(turn: &Rc<Turn>, task: impl std::future::Future<Output = ()> + 'static) {
-    glommio::spawn_local_into(task, turn.queue)
-        .expect("the shard's queue lives as long as its executor")
-        .detach();
-}
-
-async fn listen(turn: Rc<Turn>, socket: Socket, listener: ListenerId) {
-    let socket = sys::glommio_udp(socket);
-    let fd = udp::descriptor(&socket);
-    let mut receiver = Receiver::new();
-    loop {
-        let mut byte = [0];
-        if socket.peek_from(&mut byte).await.is_err() {
-            // An ICMP error of an earlier datagram; the next wait starts afresh.
-            glommio::executor().yield_task_queue_now().await;
-            continue;
-        }
-        // A few batches, then the other tasks have their turn.
-        for _ in 0..BATCHES_A_TURN {
-            let got = receiver.receive(fd).unwrap_or(0);
-            if got == 0 {
-                break;
+    async fn run(mut self) {
+        self.turn.end();
+        loop {
+            self.wait().await;
+            let now = self.turn.clock.now();
+            self.read_ports(now);
+            if self.waiter.is_ready(self.bell_place) {
+                let _ = sys::receive_now(self.bell, &mut [0; 8]);
             }
-            let now = turn.clock.now();
-            for (from, bytes) in receiver.datagrams() {
-                turn.take_datagram(now, Origin { from, listener }, bytes);
-            }
-            turn.take();
-            if got < sys::BATCH {
-                break;
+            self.turn.read_mesh(now);
+            self.turn.read_connections(now, &self.waiter);
+            self.turn.end();
+            if self.turn.is_over(now.instant) {
+                return;
             }
         }
-        glommio::executor().yield_if_needed().await;
     }
-}
 
-async fn watch_mesh(turn: Rc<Turn>, bell: UnixStream) {
-    let mut bell = sys::glommio_bell(bell);
-    let own = turn.inlets[usize::from(turn.number)].clone();
-    let mut ring = [0; 8];
-    while bell.read(&mut ring).await.is_ok_and(|got| got > 0) {
-        own.answer_bell();
-        let now = turn.clock.now();
-        while let Some(hop) = own.next_hop() {
-            turn.take_hop(now, hop);
+    /// Waits for a socket or a deadline.
+    async fn wait(&mut self) {
+        self.name_sockets();
+        let turn = &mut self.turn;
+        let now = turn.clock.now().instant;
+        let due = turn.deadline(now);
+        let until_due = due.map(|due| due.saturating_duration_since(now));
+        let may_sleep = turn.inlet().sleep();
+        let patience = if may_sleep && turn.connections.is_settled() {
+            until_due.unwrap_or(LINGER).min(LINGER)
+        } else {
+            Duration::ZERO
+        };
+        let found = self.waiter.look(patience);
+        let is_due = until_due.is_some_and(|left| left <= patience);
+        if may_sleep && !found && !is_due {
+            let time = if turn.connections.is_stuck() {
+                Some(Duration::ZERO)
+            } else {
+                due.map(|due| due.saturating_duration_since(turn.clock.now().instant))
+            };
+            self.waiter.rest(time).await;
+            self.waiter.look(Duration::ZERO);
         }
-        while let Some(order) = own.next_order() {
-            turn.obey(order);
-        }
-        turn.take();
+        self.turn.inlet().wake();
     }
-}
 
-async fn watch_timer(turn: Rc<Turn>) {
-    loop {
-        let deadline = turn.shard.borrow_mut().next_deadline();
-        turn.armed.set(deadline);
-        let now = turn.clock.now();
-        match deadline {
-            Some(due) if due <= now.instant => {
-                turn.shard.borrow_mut().handle_timeout(now);
-                turn.take();
-                glommio::executor().yield_if_needed().await;
+    fn name_sockets(&mut self) {
+        self.waiter.clear();
+        for port in &mut self.turn.ports {
+            port.place = self.waiter.add(port.fd, false);
+        }
+        self.bell_place = self.waiter.add(self.bell, false);
+        self.turn.connections.add_to(&mut self.waiter);
+    }
+
+    fn read_ports(&mut self, now: Now) {
+        for number in 0..self.turn.ports.len() {
+            let Port { fd, serves, place } = self.turn.ports[number];
+            if !self.waiter.is_ready(place) {
+                continue;
             }
-            Some(due) => {
-                let wait = due.duration_since(now.instant).max(TIMER_SLACK);
-                let sleep = Timer::new(wait);
-                let sleep = async {
-                    sleep.await;
-                };
-                turn.timer_bell.wait().or(sleep).await;
+            for _ in 0..BATCHES_A_TURN {
+                let got = self.receiver.receive(fd).unwrap_or(0);
+                for (from, bytes) in self.receiver.datagrams() {
+                    match serves {
+                        Use::Sip(listener) => {
+                            self.turn.take_sip(now, Origin { from, listener }, bytes);
+                        }
+                    }
+                }
+                if got < sys::BATCH {
+                    break;
+                }
+                self.turn.end();
             }
-            None => turn.timer_bell.wait().await,
         }
     }
 }
 
 impl Turn {
-    fn take_datagram(&self, now: charging::time::Now, origin: Origin, bytes: &[u8]) {
-        let mut shard = self.shard.borrow_mut();
+    fn inlet(&self) -> &Inlet {
+        &self.inlets[usize::from(self.number)]
+    }
+
+    // A shard that sleeps is woken for its timers no more often than the slack allows; one that
+    // did not get through what was due goes on at once.
+    fn deadline(&mut self, now: Instant) -> Option<Instant> {
+        let timers = self.shard.next_deadline().map(|due| {
+            if due <= now {
+                due
+            } else {
+                due.max(now + TIMER_SLACK)
+            }
+        });
+        [timers, self.connections.next_deadline(), self.stops_at]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    fn take_sip(&mut self, now: Now, origin: Origin, bytes: &[u8]) {
+        let shard = &mut self.shard;
         if let Taken::Elsewhere(other) = shard.handle_datagram(now, origin, bytes) {
-            let copy = shard.env().pool.copy_of(bytes);
             let hop = Hop {
                 from: origin.from,
                 listener: origin.listener,
-                bytes: copy,
+                bytes: shard.env().pool.copy_of(bytes),
             };
             let refused = match self.inlets.get(usize::from(other)) {
                 Some(inlet) => inlet.hand_over(hop).err(),
@@ -234,58 +256,62 @@ impl Turn {
         }
     }
 
-    fn take_hop(&self, now: charging::time::Now, hop: Hop) {
-        let mut shard = self.shard.borrow_mut();
-        let _ = shard.handle_datagram(now, hop.origin(), &hop.bytes);
-        shard.env().pool.give(hop.bytes);
+    fn read_mesh(&mut self, now: Now) {
+        // What comes in meanwhile waits for the next turn.
+        for _ in 0..HOPS_A_TURN {
+            let Some(hop) = self.inlet().next_hop() else {
+                break;
+            };
+            let _ = self.shard.handle_datagram(now, hop.origin(), &hop.bytes);
+            self.shard.env().pool.give(hop.bytes);
+        }
+        while let Some(order) = self.inlet().next_order() {
+            self.obey(order, now);
+        }
     }
 
-    /// Ends a turn: settle, send, arm.
-    pub(super) fn take(self: &Rc<Self>) {
+    fn read_connections(&mut self, now: Now, waiter: &Waiter) {
+        let router = self.shard.router();
+        self.connections.read(now.instant, waiter, router);
+    }
+
+    /// Ends a turn: settle, send, write.
+    fn end(&mut self) {
         let now = self.clock.now();
-        {
-            let mut shard = self.shard.borrow_mut();
-            shard.handle_timeout(now);
-            shard.settle(now);
-            let (out, counters) = shard.outbox_and_counters();
-            udp::flush(out, &mut self.sender.borrow_mut(), &self.sockets, counters);
-        }
-        self.connections.serve(self);
-        let deadline = self.shard.borrow_mut().next_deadline();
-        let earlier = match (deadline, self.armed.get()) {
-            (Some(new), Some(armed)) => new < armed,
-            (Some(_), None) => true,
-            (None, _) => false,
-        };
-        if earlier {
-            self.armed.set(deadline);
-            self.timer_bell.ring();
-        }
+        self.shard.handle_timeout(now);
+        self.shard.settle(now);
+        let (out, counters) = self.shard.outbox_and_counters();
+        udp::flush(out, &mut self.sender, &self.ports, counters);
+        self.connections.serve(now.instant, self.shard.router());
     }
 
-    fn obey(self: &Rc<Self>, order: Order) {
-        let mut shard = self.shard.borrow_mut();
+    fn is_over(&self, now: Instant) -> bool {
+        self.stops_at
+            .is_some_and(|at| self.connections.is_empty() || at <= now)
+    }
+
+    fn obey(&mut self, order: Order, now: Now) {
         match order {
             Order::Metrics(reply) => {
-                let _ = reply.send(self.metrics(&mut shard));
+                let _ = reply.send(self.metrics());
             }
             Order::Calls(reply) => {
-                let _ = reply.send(calls_json::lines(shard.b2bua()));
+                let _ = reply.send(calls_json::lines(self.shard.b2bua()));
             }
             Order::Ready(reply) => {
-                let _ = reply.send(shard.is_ready());
+                let _ = reply.send(self.shard.is_ready());
             }
-            Order::Drain => shard.drain(),
+            Order::Drain => self.shard.drain(),
             Order::Stop => {
-                let now = self.clock.now();
                 let cause = charging::diameter::base::DisconnectCause::Rebooting;
-                shard.router().stop(now.instant, cause);
-                self.stopped.ring();
+                self.shard.router().stop(now.instant, cause);
+                self.stops_at = Some(now.instant + GOOD_BYE);
             }
         }
     }
 
-    fn metrics(&self, shard: &mut Shard) -> ShardMetrics {
+    fn metrics(&mut self) -> ShardMetrics {
+        let shard = &mut self.shard;
         let ctf = shard.b2bua().ctf_counters();
         let mut counters = shard.env().counters;
         counters.acr_start_produced = ctf.acr_start_made;
@@ -311,8 +337,15 @@ impl Turn {
 const IO_MEMORY: usize = 64 << 10;
 /// Entries of the io_uring rings: one per listener and Diameter connection and a few more.
 const RING_DEPTH: usize = 128;
+/// How long a shard waits for more traffic before it goes to rest in the reactor. It sleeps in
+/// the kernel either way.
+const LINGER: Duration = Duration::from_millis(10);
 /// A shard that sleeps is woken for its timers no more often than this: timers that are due
 /// within it fire together. One that is busy looks at every turn.
 const TIMER_SLACK: Duration = Duration::from_millis(4);
-/// Batches read before the other tasks of the shard have their turn.
+/// Batches read from one socket before the others have their turn.
 const BATCHES_A_TURN: usize = 4;
+/// Datagrams taken from other shards before the sockets have their turn.
+const HOPS_A_TURN: usize = 128;
+/// Longest wait for the answers to the last messages of the Diameter connections.
+const GOOD_BYE: Duration = Duration::from_millis(200);

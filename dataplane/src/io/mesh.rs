@@ -86,8 +86,15 @@ impl Inlet {
         taken
     }
 
-    pub(super) fn answer_bell(&self) {
-        self.bell.answer();
+    /// The shard is awake: it needs no ringing.
+    pub(super) fn wake(&self) {
+        self.bell.wake();
+    }
+
+    /// The shard is about to sleep. False when it may not, for something waits.
+    pub(super) fn sleep(&self) -> bool {
+        self.bell.sleep();
+        self.hops.is_empty() && self.orders.is_empty()
     }
 
     pub(super) fn next_hop(&self) -> Option<Hop> {

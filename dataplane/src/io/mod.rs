@@ -13,6 +13,7 @@ mod store;
 mod stream;
 mod sys;
 mod udp;
+mod wait;
 mod wake;
 
 use std::fmt;

@@ -9,8 +9,7 @@ use std::io;
 use std::mem;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, RawFd};
-
-use crate::env::Datagram;
+use std::time::Duration;
 
 /// Datagrams moved by one system call.
 pub(super) const BATCH: usize = 32;
@@ -102,28 +101,27 @@ impl Sender {
         }
     }
 
-    /// Sends up to [`BATCH`] datagrams with one call; returns how many the kernel took.
+    /// Sends the first [`BATCH`] datagrams with one call; returns how many the kernel took.
     pub(super) fn send<'a>(
         &mut self,
         fd: RawFd,
-        batch: &[Datagram],
-        payload: impl Fn(&Datagram) -> &'a [u8],
+        datagrams: impl Iterator<Item = (SocketAddr, &'a [u8])>,
     ) -> io::Result<usize> {
-        let count = batch.len().min(BATCH);
+        let mut count = 0;
         let mut vectors: [libc::iovec; BATCH] = [empty_vector(); BATCH];
         let mut headers: [libc::mmsghdr; BATCH] = [empty_header(); BATCH];
-        for (place, datagram) in batch[..count].iter().enumerate() {
-            let bytes = payload(datagram);
+        for (place, (to, bytes)) in datagrams.take(BATCH).enumerate() {
             vectors[place] = libc::iovec {
                 iov_base: bytes.as_ptr().cast_mut().cast(),
                 iov_len: bytes.len(),
             };
-            let length = write_address(&mut self.addresses[place], datagram.to);
+            let length = write_address(&mut self.addresses[place], to);
             let header = &mut headers[place].msg_hdr;
             header.msg_iov = &raw mut vectors[place];
             header.msg_iovlen = 1;
             header.msg_name = (&raw mut self.addresses[place]).cast();
             header.msg_namelen = length;
+            count = place + 1;
         }
         // SAFETY: every header points to a vector and an address that live until the call
         // returns; sendmmsg only reads the payloads behind the vectors.
@@ -190,6 +188,58 @@ pub(super) fn glommio_udp(socket: socket2::Socket) -> glommio::net::UdpSocket {
     unsafe { glommio::net::UdpSocket::from_raw_fd(fd) }
 }
 
+/// Waits until one of the descriptors is ready, at most `patience`; true when one is.
+pub(super) fn poll(polled: &mut [libc::pollfd], patience: Duration) -> bool {
+    let timeout = libc::timespec {
+        tv_sec: patience.as_secs() as libc::time_t,
+        tv_nsec: libc::c_long::from(patience.subsec_nanos()),
+    };
+    // SAFETY: the pointers are to the slice and a timespec that live until the call returns.
+    let ready = unsafe {
+        libc::ppoll(
+            polled.as_mut_ptr(),
+            polled.len() as libc::nfds_t,
+            &raw const timeout,
+            std::ptr::null(),
+        )
+    };
+    if ready < 0 {
+        // A signal; what an earlier wait found says nothing about now.
+        for one in &mut *polled {
+            one.revents = 0;
+        }
+    }
+    ready > 0
+}
+
+/// Takes what waits on a stream, without waiting for more. 0 = the end of the stream.
+pub(super) fn receive_now(fd: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: the pointer and the length are those of a live buffer.
+    let got = unsafe {
+        libc::recv(
+            fd,
+            buffer.as_mut_ptr().cast(),
+            buffer.len(),
+            libc::MSG_DONTWAIT,
+        )
+    };
+    usize::try_from(got).map_err(|_| io::Error::last_os_error())
+}
+
+/// Gives a stream what it takes without waiting.
+pub(super) fn send_now(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
+    // SAFETY: the pointer and the length are those of a live buffer.
+    let sent = unsafe {
+        libc::send(
+            fd,
+            bytes.as_ptr().cast(),
+            bytes.len(),
+            libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
+        )
+    };
+    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+}
+
 /// Hands the waiting end of a shard's bell over to glommio's reactor.
 pub(super) fn glommio_bell(bell: std::os::unix::net::UnixStream) -> glommio::net::UnixStream {
     let fd = bell.into_raw_fd();
@@ -227,12 +277,14 @@ pub(super) fn raise_memlock() {
 }
 
 /// Tells the allocator to keep what it has: giving the top of a heap back to the kernel and
-/// asking for it again would cost two system calls whenever a large buffer comes and goes.
+/// asking for it again would cost two system calls whenever a large buffer comes and goes. The
+/// heaps of the shards' threads, 64 MiB of addresses each, are opened as a whole: otherwise
+/// glibc asks the kernel for every page that is added to one, two for each call.
 pub(super) fn keep_freed_memory() {
     for (parameter, bytes) in [
         (libc::M_TRIM_THRESHOLD, 512 << 20),
-        (libc::M_TOP_PAD, 8 << 20),
-        (libc::M_MMAP_THRESHOLD, 64 << 20),
+        (libc::M_TOP_PAD, 64 << 20),
+        (libc::M_MMAP_THRESHOLD, 32 << 20),
     ] {
         // SAFETY: mallopt has no requirement but to be called before other threads allocate
         // through these settings, which the node does when it starts.

@@ -3,13 +3,48 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::sys::{self, BATCH, Sender};
+use super::wait::Reactor;
 use crate::counters::Counters;
-use crate::env::Outbox;
+use crate::env::{ListenerId, Outbox};
+
+/// What the datagrams of a socket are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Use {
+    /// SIP messages to that listener.
+    Sip(ListenerId),
+}
+
+/// One UDP socket of a shard.
+#[derive(Clone, Copy)]
+pub(super) struct Port {
+    pub(super) fd: RawFd,
+    pub(super) serves: Use,
+    /// Where the shard's waiter keeps its readiness.
+    pub(super) place: usize,
+}
+
+impl Port {
+    /// Takes the socket over: it stays open as long as the shard's executor.
+    pub(super) fn new(socket: Socket, serves: Use, reactor: &Rc<Reactor>) -> Self {
+        let socket = sys::glommio_udp(socket);
+        let fd = socket.as_raw_fd();
+        reactor.watch(async move || {
+            // An error is an ICMP answer to an earlier datagram: for the one who reads.
+            let _ = socket.peek_from(&mut [0]).await;
+        });
+        Self {
+            fd,
+            serves,
+            place: usize::MAX,
+        }
+    }
+}
 
 /// Opens the sockets of one listener, one per shard, and steers datagrams evenly over them.
 pub(super) fn open_group(address: SocketAddr, shards: usize) -> io::Result<Vec<Socket>> {
@@ -59,7 +94,7 @@ fn open(address: SocketAddr) -> io::Result<Socket> {
 pub(super) fn flush(
     out: &mut Outbox,
     sender: &mut Sender,
-    sockets: &[RawFd],
+    ports: &[Port],
     counters: &mut Counters,
 ) {
     let datagrams = out.datagrams();
@@ -72,8 +107,11 @@ pub(super) fn flush(
                 .take(BATCH)
                 .take_while(|datagram| datagram.listener == listener)
                 .count();
-        let batch = &datagrams[start..end];
-        match sender.send(sockets[listener.index()], batch, |one| out.payload(one)) {
+        let batch = datagrams[start..end]
+            .iter()
+            .map(|one| (one.to, out.payload(one)));
+        // Listeners are the first ports, in their order.
+        match sender.send(ports[listener.index()].fd, batch) {
             Ok(0) => break,
             Ok(sent) => {
                 counters.sip_datagram_sent += sent as u64;
@@ -88,11 +126,6 @@ pub(super) fn flush(
         }
     }
     out.clear();
-}
-
-/// The descriptor of a socket that stays owned by the caller.
-pub(super) fn descriptor(socket: &impl AsRawFd) -> RawFd {
-    socket.as_raw_fd()
 }
 
 /// Wanted size of the kernel's buffers, bytes: 50 ms at a gigabit per second.

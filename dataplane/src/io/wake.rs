@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::task::{Poll, Waker};
 
 /// Wakes one waiting task of the same executor.
@@ -42,7 +42,8 @@ pub(super) struct Doorbell {
 }
 
 struct Shared {
-    rung: AtomicBool,
+    // Set while a ring is under way and while the shard is awake: it looks before it sleeps.
+    heard: AtomicBool,
     sender: UnixStream,
 }
 
@@ -54,7 +55,7 @@ impl Doorbell {
         Ok((
             Self {
                 shared: Arc::new(Shared {
-                    rung: AtomicBool::new(false),
+                    heard: AtomicBool::new(false),
                     sender,
                 }),
             },
@@ -62,16 +63,51 @@ impl Doorbell {
         ))
     }
 
-    /// Wakes the shard. Cheap when it was woken before and has not looked yet.
+    /// Wakes the shard, to be called after its queue was filled. Costs no system call while the
+    /// shard is awake.
     pub(super) fn ring(&self) {
-        if !self.shared.rung.swap(true, Ordering::AcqRel) {
+        // Pairs with the fence in `sleep`: either we see that the shard sleeps, or it sees what
+        // we put into its queue.
+        fence(Ordering::SeqCst);
+        if !self.shared.heard.swap(true, Ordering::AcqRel) {
             // A full socket means that a ring is under way already.
             let _ = (&self.shared.sender).write(&[1]);
         }
     }
 
-    /// The shard is about to look at its queues: later rings must wake it again.
-    pub(super) fn answer(&self) {
-        self.shared.rung.store(false, Ordering::Release);
+    /// The shard is about to sleep: rings send a byte from now on. It has to look at its queues
+    /// once more before it does.
+    pub(super) fn sleep(&self) {
+        self.shared.heard.store(false, Ordering::Release);
+        fence(Ordering::SeqCst);
+    }
+
+    /// The shard is awake and will look at its queues before it sleeps again.
+    pub(super) fn wake(&self) {
+        self.shared.heard.store(true, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    fn bytes_waiting(socket: &mut UnixStream) -> usize {
+        socket.set_nonblocking(true).expect("a socket");
+        socket.read(&mut [0; 8]).unwrap_or(0)
+    }
+
+    #[test]
+    fn only_a_sleeping_shard_is_sent_a_byte_and_only_one() {
+        let (bell, mut socket) = Doorbell::new().expect("a socket pair");
+        bell.wake();
+        bell.ring();
+        assert_eq!(bytes_waiting(&mut socket), 0);
+        bell.sleep();
+        bell.ring();
+        bell.ring();
+        assert_eq!(bytes_waiting(&mut socket), 1);
     }
 }
