@@ -26,6 +26,7 @@ mod passing;
 mod routing;
 mod set_up;
 mod tear_down;
+mod services;
 mod timers;
 mod triggers;
 

@@ -287,6 +287,7 @@ impl B2bua {
         let tag = self.tag(call_id, Side::Originating, fork);
         let status = response.status();
         let Some(mut out) =
+        self.trigger_passing(env, user.call, Side::Terminating, response);
             self.layer
                 .begin_response(env, server, status, response.reason(), Some(&tag))
         else {

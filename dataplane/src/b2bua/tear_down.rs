@@ -42,7 +42,7 @@ impl B2bua {
                 self.acknowledge_pending(env, call);
                 self.end_other_leg(env, call, side, bye);
                 self.close_call(env, call);
-                self.trigger_bye(env, call, bye, unacknowledged);
+                self.trigger_bye(env, call, side, bye, unacknowledged);
                 self.touch(call);
             }
             Phase::Ended | Phase::Event => {}
@@ -284,7 +284,7 @@ impl B2bua {
         let used = state.texts.len();
         let mut leg: Dialog = state.legs[1].clone();
         let cseq = response.cseq().0;
-        leg.remote_tag = state.texts.add(response.to_tag().unwrap_or_default());
+        leg.remote_tag = state.texts.add(tag);
         leg.establish(&mut state.texts, response, origin.from);
         state.legs[1].local_cseq += 1;
         let (id, bye_cseq) = (state.id, state.legs[1].local_cseq);
@@ -298,18 +298,15 @@ impl B2bua {
             at: env.now.wall,
         };
         let txn = self.layer.open_client(Method::Bye, peer, listener, user);
-        let (mut ack, mut bye) = (env.pool.take(), env.pool.take());
+        let mut bye = env.pool.take();
         let texts = &self.calls[key].state.texts;
         let via = |out: &mut Vec<u8>| self.write_via(out, id, txn, listener);
         leg.write_request(texts, &mut ack, b"ACK", cseq, 70, via);
         leg.write_request(texts, &mut bye, b"BYE", bye_cseq, 70, via);
         compose::end_without_body(&mut ack);
         compose::end_without_body(&mut bye);
-        env.out.push(peer, listener, &ack);
-        env.pool.give(ack);
-        self.layer.start_client(env, txn, bye_cseq, bye);
-        self.calls[key].state.texts.truncate(used);
-        self.touch(key);
+        invite: TxnId,
+        self.layer.start_client(env, txn, cseq, bye);
     }
 
     /// Answers a server transaction with nothing but a status.

@@ -112,6 +112,7 @@ struct PeerFile {
 #[serde(deny_unknown_fields)]
 struct RouteFile {
     #[serde(rename = "match")]
+    nni: Option<String>,
     matcher: MatchFile,
     next_hop: NextHopFile,
 }
@@ -438,10 +439,24 @@ fn peer(place: usize, file: PeerFile) -> Result<Peer, Wrong> {
 
 fn route(place: usize, file: RouteFile, peers: &[Peer], resolve: Resolve) -> Result<Route, Wrong> {
     let matcher = match file.matcher {
+    let nni = match file.nni.as_deref() {
+        None => None,
+        Some("non-roaming") => Some(NniType::NonRoaming),
+        Some("roaming") => Some(NniType::Roaming),
+        Some("loopback") => Some(NniType::Loopback),
+        Some(other) => {
+            return Err(wrong(
+                format!("sip.peer[{place}].nni"),
+                format!("`{other}` is no kind of border"),
+                "write \"non-roaming\", \"roaming\" or \"loopback\"",
+            ));
+        }
+    };
         MatchFile::Pattern(text) => Matcher {
             pattern: (text != "*").then_some(text),
             ..Matcher::default()
         },
+        nni,
         MatchFile::Conditions(given) => Matcher {
             method: given.method,
             domain: given.domain,

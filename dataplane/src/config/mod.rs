@@ -88,6 +88,8 @@ pub struct Peer {
     /// Inside the trust domain: gets and may send P-Charging-* and P-Asserted-Identity.
     pub trusted: bool,
 }
+    /// The border of another network that the peer stands for (NNI-Information).
+    pub nni: Option<charging::trigger::NniType>,
 
 /// `[charging.rf]`.
 #[derive(Clone, Debug)]
