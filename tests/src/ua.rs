@@ -57,6 +57,14 @@ pub struct Plan {
     pub ignores_cancel: bool,
     /// Callee: another 2xx under another tag, as a fork downstream would send.
     pub fork_after: Option<u64>,
+    /// Callee: that many ACKs of the fork's 2xx are lost, so that it is repeated.
+    pub fork_acks_lost: u32,
+    /// Callee: the status of its challenges, 401 or 407; 0 = it challenges nobody.
+    pub challenges: u16,
+    /// Callee: so many challenges of each request are not enough, the nonce being stale.
+    pub stale_nonces: u32,
+    /// Callee: no credentials are ever right.
+    pub never_satisfied: bool,
     /// BYE that long after the answer.
     pub bye_after: Option<u64>,
     /// Requests inside the dialog, that long after the answer.
@@ -110,6 +118,8 @@ pub struct Ledger {
     pub received: Vec<String>,
     /// Requests without a final answer: their branches.
     pub unanswered: Vec<String>,
+    /// Requests that came with credentials.
+    pub credentials: Vec<String>,
     /// What should not have come.
     pub wrong: Vec<String>,
 }

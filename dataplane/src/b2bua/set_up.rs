@@ -128,6 +128,10 @@ impl B2bua {
         let mut texts = std::mem::take(&mut self.calls[key].state.texts);
         let mut hops = std::mem::take(&mut self.calls[key].set_up.hops);
         let routed = self.route(env, &mut texts, invite, origin, &mut hops);
+        let routed = routed.map(|(routes, route)| {
+            self.calls[key].state.route = route;
+            routes
+        });
         let too_large = texts.len() > TEXTS_MAX;
         let call = &mut self.calls[key];
         call.state.texts = texts;
@@ -283,11 +287,11 @@ impl B2bua {
         };
         self.calls[user.call].set_up.rang = true;
         self.trigger_early_media(env, user.call, response);
+        self.trigger_passing(env, user.call, Side::Terminating, response);
         let call_id = self.calls[user.call].state.id;
         let tag = self.tag(call_id, Side::Originating, fork);
         let status = response.status();
         let Some(mut out) =
-        self.trigger_passing(env, user.call, Side::Terminating, response);
             self.layer
                 .begin_response(env, server, status, response.reason(), Some(&tag))
         else {
@@ -354,11 +358,11 @@ impl B2bua {
         }
         if call.set_up.over || call.state.phase != Phase::SettingUp {
             // Another fork answered too, or the caller gave up first (RFC 3261 13.2.2.4, 9.1).
-            self.acknowledge_and_end(env, user.call, response, origin);
+            self.acknowledge_and_end(env, user.call, id, response, origin);
             return self.close_client(env, user.call, id);
         }
         let Some(fork) = self.fork_of(user.call, response, origin) else {
-            return self.acknowledge_and_end(env, user.call, response, origin);
+            return self.acknowledge_and_end(env, user.call, id, response, origin);
         };
         self.win(env, user, fork, response, origin);
     }
@@ -454,6 +458,10 @@ impl B2bua {
         if call.set_up.over {
             return self.close_client(env, user.call, id);
         }
+        if self.answer_challenge(env, id, user, response) {
+            return;
+        }
+        let call = &mut self.calls[user.call];
         let status = response.status();
         let floor = session_timer::min_se_of(response);
         if status == 422 && floor > call.set_up.min_se_s && call.set_up.retries < RETRIES_MAX {

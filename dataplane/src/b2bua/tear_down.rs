@@ -139,6 +139,34 @@ impl B2bua {
         });
         rest(&mut out, self.config.trusts(peer));
         self.layer.start_client(env, txn, cseq, out);
+        if side == Side::Terminating && self.has_credentials(key) {
+            self.calls[key].closing = Some(txn);
+        }
+    }
+
+    /// The answer to a BYE of ours.
+    pub(super) fn on_bye_response(
+        &mut self,
+        env: &mut Env,
+        id: TxnId,
+        user: User,
+        response: &Message<'_>,
+    ) {
+        if response.status() < 200 || self.answer_challenge(env, id, user, response) {
+            return;
+        }
+        self.on_bye_over(id, user);
+        self.trigger_bye_answered(env, user, response);
+    }
+
+    /// A BYE of ours was answered, or never will be.
+    pub(super) fn on_bye_over(&mut self, id: TxnId, user: User) {
+        if let Some(call) = self.calls.get_mut(user.call)
+            && call.closing == Some(id)
+        {
+            call.closing = None;
+            self.touch(user.call);
+        }
     }
 
     // The call is over for SIP: whatever still waits on either leg gets its answer.
@@ -271,23 +299,43 @@ impl B2bua {
         self.layer.start_cancel(env, invite, txn, cseq, out);
     }
 
-    /// A 2xx to an INVITE whose call is over or was won by another fork: ACK, then BYE.
+    /// A 2xx to an INVITE whose call is over or was won by another fork: ACK, then BYE. Its
+    /// repetitions get their ACK alone.
     pub(super) fn acknowledge_and_end(
         &mut self,
         env: &mut Env,
         key: CallKey,
+        invite: TxnId,
         response: &Message<'_>,
         origin: Origin,
     ) {
-        let call = &mut self.calls[key];
-        let state = &mut call.state;
+        let tag = response.to_tag().unwrap_or_default();
+        let is_first = self.layer.note_ended(invite, tag);
+        let state = &mut self.calls[key].state;
         let used = state.texts.len();
         let mut leg: Dialog = state.legs[1].clone();
         let cseq = response.cseq().0;
         leg.remote_tag = state.texts.add(tag);
         leg.establish(&mut state.texts, response, origin.from);
-        state.legs[1].local_cseq += 1;
-        let (id, bye_cseq) = (state.id, state.legs[1].local_cseq);
+        let (id, peer, listener) = (state.id, leg.peer, leg.listener);
+        let mut ack = env.pool.take();
+        let texts = &self.calls[key].state.texts;
+        leg.write_request(texts, &mut ack, b"ACK", cseq, 70, |out| {
+            self.write_ack_via(out, id, invite, listener);
+        });
+        compose::end_without_body(&mut ack);
+        env.out.push(peer, listener, &ack);
+        env.pool.give(ack);
+        if is_first {
+            self.end_fork(env, key, &leg);
+        }
+        self.calls[key].state.texts.truncate(used);
+        self.touch(key);
+    }
+
+    fn end_fork(&mut self, env: &mut Env, key: CallKey, leg: &Dialog) {
+        let state = &mut self.calls[key].state;
+        let (id, cseq) = (state.id, state.legs[1].next_cseq());
         let (peer, listener) = (leg.peer, leg.listener);
         let user = User {
             call: key,
@@ -300,12 +348,10 @@ impl B2bua {
         let txn = self.layer.open_client(Method::Bye, peer, listener, user);
         let mut bye = env.pool.take();
         let texts = &self.calls[key].state.texts;
-        let via = |out: &mut Vec<u8>| self.write_via(out, id, txn, listener);
-        leg.write_request(texts, &mut ack, b"ACK", cseq, 70, via);
-        leg.write_request(texts, &mut bye, b"BYE", bye_cseq, 70, via);
-        compose::end_without_body(&mut ack);
+        leg.write_request(texts, &mut bye, b"BYE", cseq, 70, |out| {
+            self.write_via(out, id, txn, listener);
+        });
         compose::end_without_body(&mut bye);
-        invite: TxnId,
         self.layer.start_client(env, txn, cseq, bye);
     }
 
