@@ -65,6 +65,8 @@ pub struct Plan {
     pub stale_nonces: u32,
     /// Callee: no credentials are ever right.
     pub never_satisfied: bool,
+    /// Caller: more header lines of the first request.
+    pub extra: String,
     /// BYE that long after the answer.
     pub bye_after: Option<u64>,
     /// Requests inside the dialog, that long after the answer.
@@ -120,6 +122,8 @@ pub struct Ledger {
     pub unanswered: Vec<String>,
     /// Requests that came with credentials.
     pub credentials: Vec<String>,
+    /// Replaces of an INVITE that named this phone's dialog.
+    pub replaced_by: String,
     /// What should not have come.
     pub wrong: Vec<String>,
 }
@@ -278,6 +282,18 @@ impl Phone {
     /// The datagrams to send.
     pub fn take_sent(&mut self) -> Vec<Sent> {
         std::mem::take(&mut self.out)
+    }
+
+    /// Its confirmed dialog as the peer of the call would be told to replace it.
+    ///
+    /// # Panics
+    /// If the call is not up.
+    #[must_use]
+    pub fn replaces(&self) -> String {
+        let up = self.confirmed().expect("the call is up");
+        let dialog = &self.dialogs[up];
+        let (call_id, ours, theirs) = (&self.call_id, &dialog.local_tag, &dialog.remote_tag);
+        format!("{call_id};to-tag={theirs};from-tag={ours}")
     }
 
     /// Whether its call is up.

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use charging::time::UnixMillis;
 use charging::trigger::{
     AccessTransfer, AccessTransferType, MessageBody, Nni, RoleOfNode, Sdp, SdpType, SessionFacts,
     SubscriptionIdType, SupplementaryService, TerminatingAccess,
@@ -277,6 +278,23 @@ pub(super) fn access_transfer(before: &[u8], now: &[u8]) -> Option<AccessTransfe
             (true, true) => AccessTransferType::CsToCs,
         },
     )
+}
+
+/// What an INVITE that replaces a dialog moves to another access; `before` is where the phone of
+/// that dialog was.
+pub(super) fn taken_over<'a>(
+    before: &[u8],
+    invite: &Message<'a>,
+    change_time: UnixMillis,
+) -> Option<AccessTransfer<'a>> {
+    let now = invite.header(HeaderId::PAccessNetworkInfo)?;
+    Some(AccessTransfer {
+        transfer_type: access_transfer(before, now)?,
+        access_network_info: &[],
+        is_inter_ue: None,
+        instance_id: instance_of(invite),
+        change_time,
+    })
 }
 
 // RFC 7315 5.4: an access-net-spec begins with its access type.

@@ -25,6 +25,7 @@ mod orphan;
 mod own;
 mod pair;
 mod passing;
+mod replaces;
 mod routing;
 mod services;
 mod set_up;

@@ -5,7 +5,7 @@ use charging::trigger::Verdict;
 use super::bridge::{self, Crossing};
 use super::call::{BridgedInvite, FORKS_MAX, RINGING};
 use super::call_state::Phase;
-use super::{B2bua, Origin, Role, Side, User, no_session_timer};
+use super::{B2bua, Origin, Role, Side, User, no_session_timer, replaces};
 use crate::compose;
 use crate::dialog::Dialog;
 use crate::dialog::session_timer::{self, Asked};
@@ -237,8 +237,12 @@ impl B2bua {
             to_trusted: self.config.trusts(legs[side.index()].peer),
             from_trusted: self.asserts(legs[side.other().index()].peer),
             contact: false,
+            names_dialog: replaces::names_dialog(message),
         };
         bridge::copy_end_to_end(out, message, crossing);
+        if crossing.names_dialog {
+            self.write_named_dialogs(out, message);
+        }
         if crossing.to_trusted && message.header(HeaderId::PChargingVector).is_none() {
             out.extend_from_slice(b"P-Charging-Vector: icid-value=\"");
             out.extend_from_slice(call.state.texts.get(call.state.icid));
@@ -495,6 +499,7 @@ impl B2bua {
             to_trusted: self.config.trusts(legs[0].peer),
             from_trusted: self.asserts(legs[1].peer),
             contact: true,
+            names_dialog: false,
         };
         bridge::copy_end_to_end(&mut out, response, crossing);
         for value in response.headers(HeaderId::Unsupported) {

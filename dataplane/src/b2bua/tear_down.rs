@@ -75,6 +75,7 @@ impl B2bua {
                 to_trusted: trusted,
                 from_trusted: true,
                 contact: false,
+                names_dialog: false,
             };
             bridge::copy_end_to_end(out, bye, crossing);
             compose::end_with_body(out, bye.body());

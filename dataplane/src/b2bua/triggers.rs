@@ -30,21 +30,31 @@ impl B2bua {
         let mut values = Values::default();
         values.read(invite, asserted);
         let nni = self.border(origin.from, SessionDirection::Inbound);
+        let (mut icid, mut access) = (env.pool.take(), env.pool.take());
+        if let Some(replaced) = self.replaced_call(invite) {
+            let state = &self.calls[replaced].state;
+            icid.extend_from_slice(state.texts.get(state.icid));
+            access.extend_from_slice(state.texts.get(state.access_network));
+        }
         let call = &mut self.calls[key];
         let known = Known {
             icid: call.state.texts.get(call.state.icid),
             id: call.state.id,
             asserted,
             nni,
-            ..Known::default()
+            replaced_icid: &icid,
+            transfer: facts::taken_over(&access, invite, call.state.begun),
         };
         let facts = values.facts(invite, &known);
         let trigger = Trigger::SetUp {
             facts: &facts,
             request_time: call.state.begun,
         };
-        self.ctf
-            .on_trigger(env.now, &mut call.state.charging, &trigger)
+        let charging = &mut call.state.charging;
+        let verdict = self.ctf.on_trigger(env.now, charging, &trigger);
+        env.pool.give(icid);
+        env.pool.give(access);
+        verdict
     }
 
     // TS 32.260 5.1.2: the first IMS node makes the ICID, the others keep it; one that somebody

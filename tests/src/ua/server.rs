@@ -109,6 +109,11 @@ impl Phone {
     }
 
     fn on_invite(&mut self, now: u64, place: usize, request: &Message<'_>) {
+        let replaces = value(request, HeaderId::Replaces);
+        if !self.dialogs.is_empty() && !replaces.is_empty() {
+            self.ledger.replaced_by = replaces;
+            return self.reply(now, place, 486, "", "");
+        }
         if !self.dialogs.is_empty() {
             self.wrong(now, "a second INVITE", request);
             return self.reply(now, place, 486, "", "");

@@ -414,6 +414,41 @@ fn a_message_to_a_trunk_is_sent_again_with_credentials() {
 }
 
 #[test]
+fn a_dialog_to_be_replaced_is_named_as_its_phone_knows_it() {
+    let mut world = world("");
+    let call = world.add_call(caller(), callee());
+    world.run_until(3_000);
+    // The caller tells a third phone of its dialog, which then calls the callee.
+    let named = world.phones[call].replaces();
+    let third = Plan {
+        calls_at: Some(world.now),
+        target: format!("sip:callee@{}", world.phones[call + 1].address),
+        extra: format!("Replaces: {named}\r\n"),
+        ..caller()
+    };
+    let third = world.add_phone(third);
+    world.add_phone(Plan::default());
+    world.run_until(4_000);
+    let callee = &world.phones[call + 1];
+    // Of its own dialog a phone says the other way round which tag is whose.
+    let seen = callee
+        .ledger
+        .replaced_by
+        .replace("to-tag", "x")
+        .replace("from-tag", "to-tag");
+    let seen = seen.replace(";x=", ";from-tag=");
+    let parts = |text: &str| {
+        let mut parts: Vec<String> = text.split(';').map(str::to_owned).collect();
+        parts.sort();
+        parts
+    };
+    assert_eq!(parts(&seen), parts(&callee.replaces()));
+    finish(&mut world);
+    assert_eq!(bill(&world, call), answered(0));
+    assert_eq!(bill(&world, third), failed(486));
+}
+
+#[test]
 fn an_answer_without_ack_ends_both_legs() {
     let mut world = world("");
     let silent = Plan {
