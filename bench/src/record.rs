@@ -52,6 +52,7 @@ pub fn started() -> ChargingState {
     let routed = Trigger::Routed {
         called_party: b"sip:+4940555002@192.0.2.4",
         outgoing_session_id: b"aeaqaaaaaaaa@192.0.2.1",
+        nni: None,
     };
     ctf.on_trigger(now, &mut state, &routed);
     let answered = Trigger::Answered {
@@ -64,6 +65,8 @@ pub fn started() -> ChargingState {
         term_ioi: b"biloxi.example",
         transit_ioi: b"",
         called_asserted_identity: &[b"sip:+4940555002@biloxi.example"],
+        terminating_access: None,
+        message_bodies: &[],
     };
     ctf.on_trigger(now, &mut state, &answered);
     state

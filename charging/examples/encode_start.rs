@@ -40,6 +40,7 @@ fn started(ctf: &mut Ctf, now: Now) -> ChargingState {
         &Trigger::Routed {
             called_party: b"sip:+498998765@b.example;user=phone",
             outgoing_session_id: b"rt-0-17-99@us.example",
+            nni: None,
         },
     );
     ctf.on_trigger(
@@ -55,6 +56,8 @@ fn started(ctf: &mut Ctf, now: Now) -> ChargingState {
             term_ioi: b"b.example",
             transit_ioi: b"",
             called_asserted_identity: &[b"sip:+498998765@b.example"],
+            terminating_access: None,
+            message_bodies: &[],
         },
     );
     state

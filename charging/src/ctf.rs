@@ -288,7 +288,22 @@ impl Ctf {
         record_type: RecordType,
         write: impl FnOnce(&mut Writer<'_>),
     ) {
-        let record = self.record(now, session, record_type, write);
+        self.make_beside(now, session, record_type, write, |_| ());
+    }
+
+    /// The same, with AVPs beside IMS-Information.
+    fn make_beside(
+        &mut self,
+        now: Now,
+        session: &mut AccountingSession,
+        record_type: RecordType,
+        write: impl FnOnce(&mut Writer<'_>),
+        beside: impl FnOnce(&mut Writer<'_>),
+    ) {
+        let mut record = self.record(now, session, record_type, write);
+        let inside = record.content.len();
+        beside(&mut Writer::avps(&mut record.content));
+        record.beside_length = (record.content.len() - inside) as u32;
         let realtime = self.class(session).realtime;
         session.add(record, realtime);
     }
@@ -325,6 +340,7 @@ impl Ctf {
             possibly_sent: false,
             in_flight: false,
             content,
+            beside_length: 0,
         }
     }
 

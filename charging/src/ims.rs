@@ -5,7 +5,10 @@
 use crate::diameter::avp::Writer;
 use crate::diameter::dictionary as d;
 use crate::time::UnixMillis;
-use crate::trigger::{LIST_LENGTH_MAX, MessageBody, Sdp, SessionFacts, VALUE_LENGTH_MAX};
+use crate::trigger::{
+    AccessTransfer, AccessTransferType, LIST_LENGTH_MAX, MessageBody, Nni, Sdp, SessionFacts,
+    SupplementaryService, VALUE_LENGTH_MAX,
+};
 
 /// Node-Functionality of an application server.
 const NODE_FUNCTIONALITY_AS: u32 = 6;
@@ -67,6 +70,11 @@ pub(crate) fn session_facts(writer: &mut Writer<'_>, facts: &SessionFacts<'_>) {
     if let Some(node) = facts.related_icid_node {
         writer.address(d::RELATED_IMS_CHARGING_IDENTIFIER_NODE, node);
     }
+    text(
+        writer,
+        d::INITIAL_IMS_CHARGING_IDENTIFIER,
+        facts.initial_icid,
+    );
     text(writer, d::FROM_ADDRESS, facts.from_address);
     text(
         writer,
@@ -108,6 +116,70 @@ pub(crate) fn opening_facts(writer: &mut Writer<'_>, facts: &SessionFacts<'_>) {
     );
     text(writer, d::IMS_COMMUNICATION_SERVICE_IDENTIFIER, facts.icsi);
     message_bodies(writer, facts.message_bodies);
+    for nni in facts.nni.iter().take(LIST_LENGTH_MAX) {
+        nni_information(writer, nni);
+    }
+}
+
+/// NNI-Information.
+pub(crate) fn nni_information(writer: &mut Writer<'_>, nni: &Nni) {
+    let group = writer.open(d::NNI_INFORMATION);
+    writer.u32(d::SESSION_DIRECTION, nni.direction as u32);
+    writer.u32(d::NNI_TYPE, nni.nni_type as u32);
+    writer.u32(d::RELATIONSHIP_MODE, u32::from(!nni.is_trusted));
+    if let Some(address) = nni.neighbour {
+        writer.address(d::NEIGHBOUR_NODE_ADDRESS, address);
+    }
+    writer.close(group);
+}
+
+/// User-Equipment-Info: for IMS the IMEI in decimal digits, as IMEISV (TS 32.299 s7.1.17).
+pub(crate) fn user_equipment(writer: &mut Writer<'_>, imei: &[u8]) {
+    if imei.is_empty() {
+        return;
+    }
+    let group = writer.open(d::USER_EQUIPMENT_INFO);
+    writer.u32(d::USER_EQUIPMENT_INFO_TYPE, USER_EQUIPMENT_INFO_TYPE_IMEISV);
+    writer.octets(d::USER_EQUIPMENT_INFO_VALUE, bounded(imei));
+    writer.close(group);
+}
+
+/// MMTel-Information, a neighbour of IMS-Information inside Service-Information.
+pub(crate) fn mmtel(writer: &mut Writer<'_>, services: &[SupplementaryService<'_>]) {
+    if services.is_empty() {
+        return;
+    }
+    let group = writer.open(d::MMTEL_INFORMATION);
+    for service in services.iter().take(LIST_LENGTH_MAX) {
+        let group = writer.open(d::SUPPLEMENTARY_SERVICE);
+        writer.u32(d::MMTEL_SSERVICE_TYPE, service.service_type as u32);
+        if let Some(mode) = service.mode {
+            writer.u32(d::SERVICE_MODE, mode as u32);
+        }
+        if let Some(count) = service.diversions {
+            writer.u32(d::NUMBER_OF_DIVERSIONS, count);
+        }
+        text(
+            writer,
+            d::ASSOCIATED_PARTY_ADDRESS,
+            service.associated_party,
+        );
+        writer.close(group);
+    }
+    writer.close(group);
+}
+
+/// Access-Transfer-Information of START: the session goes on on another access.
+pub(crate) fn access_transfer(writer: &mut Writer<'_>, transfer: &AccessTransfer<'_>) {
+    let group = writer.open(d::ACCESS_TRANSFER_INFORMATION);
+    writer.u32(d::ACCESS_TRANSFER_TYPE, transfer.transfer_type as u32);
+    access_networks(writer, transfer.access_network_info);
+    if let Some(is_inter_ue) = transfer.is_inter_ue {
+        writer.u32(d::INTER_UE_TRANSFER, u32::from(is_inter_ue));
+    }
+    text(writer, d::INSTANCE_ID, transfer.instance_id);
+    writer.time(d::CHANGE_TIME, transfer.change_time.seconds());
+    writer.close(group);
 }
 
 /// Called and requested party, outgoing Call-ID.
@@ -189,12 +261,23 @@ pub(crate) fn access_networks(writer: &mut Writer<'_>, values: &[&[u8]]) {
     }
 }
 
-/// Access-Network-Info-Change.
+/// Access-Network-Info-Change, and with the kind of access Access-Transfer-Information.
 pub(crate) fn access_network_change(
     writer: &mut Writer<'_>,
     values: &[&[u8]],
+    transfer: Option<AccessTransferType>,
     change_time: UnixMillis,
 ) {
+    if let Some(transfer_type) = transfer {
+        let transfer = AccessTransfer {
+            transfer_type,
+            access_network_info: values,
+            is_inter_ue: Some(false),
+            instance_id: b"",
+            change_time,
+        };
+        access_transfer(writer, &transfer);
+    }
     let group = writer.open(d::ACCESS_NETWORK_INFO_CHANGE);
     access_networks(writer, values);
     writer.time(d::CHANGE_TIME, change_time.seconds());
@@ -220,9 +303,17 @@ pub(crate) fn called_asserted(writer: &mut Writer<'_>, identities: &[&[u8]]) {
 
 /// Real-Time-Tariff-Information.
 pub(crate) fn tariff(writer: &mut Writer<'_>, xml: &[u8]) {
+    if xml.is_empty() {
+        return;
+    }
     let group = writer.open(d::REAL_TIME_TARIFF_INFORMATION);
-    writer.text(d::TARIFF_XML, &xml[..xml.len().min(SDP_LENGTH_MAX / 4)]);
+    writer.text(d::TARIFF_XML, bounded_tariff(xml));
     writer.close(group);
+}
+
+/// A tariff cut to what a record takes.
+pub(crate) fn bounded_tariff(xml: &[u8]) -> &[u8] {
+    &xml[..xml.len().min(SDP_LENGTH_MAX / 4)]
 }
 
 /// Cause-Code and Reason-Headers: STOP and EVENT only.
@@ -301,7 +392,10 @@ fn media_trailer(writer: &mut Writer<'_>, description: &Sdp<'_>) {
         d::MEDIA_INITIATOR_PARTY,
         description.initiator_party,
     );
-    if !description.access_network_charging_id.is_empty() {
+    // TS 32.299 s7.2.192: one of the two, never both.
+    if let Some(id) = description.charging_id {
+        writer.u32(d::TGPP_CHARGING_ID, id);
+    } else if !description.access_network_charging_id.is_empty() {
         writer.octets(
             d::ACCESS_NETWORK_CHARGING_IDENTIFIER_VALUE,
             bounded(description.access_network_charging_id),
@@ -310,7 +404,8 @@ fn media_trailer(writer: &mut Writer<'_>, description: &Sdp<'_>) {
     writer.u32(d::SDP_TYPE, description.sdp_type as u32);
 }
 
-fn message_bodies(writer: &mut Writer<'_>, bodies: &[MessageBody<'_>]) {
+/// Message-Body, one AVP per body.
+pub(crate) fn message_bodies(writer: &mut Writer<'_>, bodies: &[MessageBody<'_>]) {
     for body in bodies.iter().take(LIST_LENGTH_MAX) {
         let group = writer.open(d::MESSAGE_BODY);
         text(writer, d::CONTENT_TYPE, body.content_type);
@@ -321,13 +416,18 @@ fn message_bodies(writer: &mut Writer<'_>, bodies: &[MessageBody<'_>]) {
     }
 }
 
+/// User-Equipment-Info-Type IMEISV (RFC 8506 s8.50).
+const USER_EQUIPMENT_INFO_TYPE_IMEISV: u32 = 0;
+
 const _: () = assert!(SDP_TRAILER < SDP_LENGTH_MAX && SDP_LENGTH_MAX < CONTENT_LENGTH_MAX);
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::diameter::avp::Avps;
-    use crate::trigger::{MediaInitiator, SdpType};
+    use crate::trigger::{
+        MediaInitiator, NniType, SdpType, ServiceMode, ServiceType, SessionDirection,
+    };
 
     const SDP: &[u8] = b"v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\n\
         t=0 0\r\na=group:BUNDLE 1\r\nm=audio 4000 RTP/AVP 8\r\nb=AS:64\r\na=sendrecv\r\n\
@@ -417,5 +517,79 @@ mod tests {
         let avps = flat(&loose(|w| transit(w, b"", b"two")));
         assert_eq!(avps, [(2701, b"unknown".to_vec()), (2701, b"two".to_vec())]);
         assert!(loose(|w| transit(w, b"", b"")).is_empty());
+    }
+
+    fn inside(bytes: &[u8]) -> Vec<(u32, Vec<u8>)> {
+        flat(Avps::new(bytes).next().unwrap().unwrap().data)
+    }
+
+    #[test]
+    fn a_border_is_described_with_its_neighbour() {
+        let nni = Nni {
+            direction: SessionDirection::Outbound,
+            nni_type: NniType::Loopback,
+            is_trusted: false,
+            neighbour: Some([192, 0, 2, 7].into()),
+        };
+        let avps = inside(&loose(|w| nni_information(w, &nni)));
+        assert_eq!(avps[0], (2707, vec![0, 0, 0, 1]));
+        assert_eq!(avps[1], (2704, vec![0, 0, 0, 2]));
+        assert_eq!(avps[2], (2706, vec![0, 0, 0, 1]));
+        assert_eq!(avps[3], (2705, vec![0, 1, 192, 0, 2, 7]));
+    }
+
+    #[test]
+    fn a_diversion_names_its_mode_its_count_and_the_forwarding_party() {
+        let service = SupplementaryService {
+            service_type: ServiceType::Diversion,
+            mode: Some(ServiceMode::NoReply),
+            diversions: Some(2),
+            associated_party: b"sip:bob@b.example",
+        };
+        let group = inside(&loose(|w| mmtel(w, &[service])));
+        assert_eq!(group[0].0, 2048);
+        let avps = flat(&group[0].1);
+        assert_eq!(avps[0], (2031, vec![0, 0, 0, 6]));
+        assert_eq!(avps[1], (2032, vec![0, 0, 0, 2]));
+        assert_eq!(avps[2], (2034, vec![0, 0, 0, 2]));
+        assert_eq!(avps[3], (2035, b"sip:bob@b.example".to_vec()));
+        assert!(loose(|w| mmtel(w, &[])).is_empty());
+    }
+
+    #[test]
+    fn a_component_carries_one_charging_identifier_of_the_bearer() {
+        let mut description = Sdp::new(b"m=audio 1 RTP/AVP 0\n", SdpType::Offer);
+        description.access_network_charging_id = b"00A1";
+        description.charging_id = Some(0xA1);
+        let both = inside(&loose(|w| sdp(w, &description)));
+        assert!(both.contains(&(2, vec![0, 0, 0, 0xA1])));
+        assert!(both.iter().all(|avp| avp.0 != 503));
+        description.charging_id = None;
+        let one = inside(&loose(|w| sdp(w, &description)));
+        assert!(one.contains(&(503, b"00A1".to_vec())));
+    }
+
+    #[test]
+    fn an_access_transfer_tells_its_type_and_whether_the_phone_changed() {
+        let transfer = AccessTransfer {
+            transfer_type: AccessTransferType::CsToPs,
+            access_network_info: &[b"IEEE-802.11"],
+            is_inter_ue: Some(true),
+            instance_id: b"<urn:x>",
+            change_time: UnixMillis(1_609_459_200_123),
+        };
+        let codes: Vec<u32> = inside(&loose(|w| access_transfer(w, &transfer)))
+            .iter()
+            .map(|avp| avp.0)
+            .collect();
+        assert_eq!(codes, [2710, 1263, 3902, 3402, 2038]);
+    }
+
+    #[test]
+    fn a_phone_is_known_by_its_imei_in_digits() {
+        let avps = inside(&loose(|w| user_equipment(w, b"355308080000000")));
+        assert_eq!(avps[0], (459, vec![0; 4]));
+        assert_eq!(avps[1], (460, b"355308080000000".to_vec()));
+        assert!(loose(|w| user_equipment(w, b"")).is_empty());
     }
 }

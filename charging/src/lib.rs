@@ -53,6 +53,8 @@
 //!     term_ioi: b"",
 //!     transit_ioi: b"",
 //!     called_asserted_identity: &[],
+//!     terminating_access: None,
+//!     message_bodies: &[],
 //! });
 //! // Commit `state`, then:
 //! let mut acr = Vec::new();

@@ -116,8 +116,10 @@ pub struct Record {
     pub(crate) possibly_sent: bool,
     /// This node handed it to a connection and waits for the outcome.
     pub(crate) in_flight: bool,
-    /// AVPs inside IMS-Information.
+    /// AVPs inside IMS-Information, and behind them those beside it in Service-Information.
     pub(crate) content: Vec<u8>,
+    /// Octets of `content` that stand beside IMS-Information.
+    pub(crate) beside_length: u32,
 }
 
 /// Offsets into the template.
@@ -165,6 +167,14 @@ pub struct Opening {
     pub(crate) alternate_charged_party: Vec<u8>,
     /// Encoded AVPs of START and EVENT.
     pub(crate) content: Vec<u8>,
+    /// Encoded AVPs of START and EVENT beside IMS-Information.
+    pub(crate) beside: Vec<u8>,
+    /// Encoded NNI-Information of the way out.
+    pub(crate) nni: Vec<u8>,
+    /// The last Tariff-XML that came before the first record.
+    pub(crate) tariff: Vec<u8>,
+    /// Encoded AVPs of START alone.
+    pub(crate) start_content: Vec<u8>,
     /// Early-Media-Descriptions in `content`.
     pub(crate) early_media: u8,
 }

@@ -104,6 +104,133 @@ pub struct SessionFacts<'a> {
     pub service_specific: &'a [(u32, &'a [u8])],
     /// Bodies of the request that are not SDP.
     pub message_bodies: &'a [MessageBody<'a>],
+    /// icid-value of the session this one goes on with, if the INVITE replaces a dialog.
+    pub initial_icid: &'a [u8],
+    /// Borders between networks that the session crosses.
+    pub nni: &'a [Nni],
+    /// What the INVITE took over from another access, if it replaces a dialog.
+    pub access_transfer: Option<AccessTransfer<'a>>,
+    /// IMEI of the served user's phone, decimal digits.
+    pub imei: &'a [u8],
+    /// Supplementary services that the request shows.
+    pub services: &'a [SupplementaryService<'a>],
+}
+
+/// Session-Direction (2707).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionDirection {
+    /// The session comes in over the border.
+    Inbound = 0,
+    /// The session leaves over the border.
+    Outbound = 1,
+}
+
+/// NNI-Type (2704).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NniType {
+    /// Between home networks.
+    NonRoaming = 0,
+    /// Between home and visited network, without loopback routing.
+    Roaming = 1,
+    /// Between home and visited network, with loopback routing.
+    Loopback = 2,
+}
+
+/// A border between two networks (NNI-Information, 2703).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Nni {
+    /// Which way the session crosses it.
+    pub direction: SessionDirection,
+    /// What kind of border.
+    pub nni_type: NniType,
+    /// The other network is inside the trust domain (Relationship-Mode).
+    pub is_trusted: bool,
+    /// The other network's border node.
+    pub neighbour: Option<IpAddr>,
+}
+
+/// Access-Transfer-Type (2710).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessTransferType {
+    /// From packet to circuit switched.
+    PsToCs = 0,
+    /// From circuit to packet switched.
+    CsToPs = 1,
+    /// From packet to packet switched.
+    PsToPs = 2,
+    /// From circuit to circuit switched.
+    CsToCs = 3,
+}
+
+/// A session moved to another access (Access-Transfer-Information, 2709).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AccessTransfer<'a> {
+    /// Between which kinds of access.
+    pub transfer_type: AccessTransferType,
+    /// P-Access-Network-Info on the new access, one entry per access-net-spec.
+    pub access_network_info: &'a [&'a [u8]],
+    /// Another phone of the user took the session over; `None` if the phones are not known.
+    pub is_inter_ue: Option<bool>,
+    /// +sip.instance on the new access.
+    pub instance_id: &'a [u8],
+    /// When.
+    pub change_time: UnixMillis,
+}
+
+/// TAD-Identifier (2717): the access on which the session was terminated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TerminatingAccess {
+    /// Circuit switched.
+    Cs = 0,
+    /// Packet switched.
+    Ps = 1,
+}
+
+/// Values of MMTel-SService-Type (2031) that SIP shows (TS 32.299 s7.2.108).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServiceType {
+    /// Communication hold.
+    Hold = 4,
+    /// Communication diversion.
+    Diversion = 6,
+    /// Conference.
+    Conference = 10,
+    /// Explicit communication transfer.
+    Transfer = 20,
+}
+
+/// Values of Service-Mode (2032) that SIP shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServiceMode {
+    /// Forwarding unconditional.
+    Unconditional = 0,
+    /// Forwarding on busy.
+    Busy = 1,
+    /// Forwarding on no reply.
+    NoReply = 2,
+    /// Forwarding on not logged in.
+    NotLoggedIn = 3,
+    /// Deflection.
+    Deflection = 4,
+    /// Forwarding on not reachable.
+    NotReachable = 5,
+    /// Blind transfer.
+    BlindTransfer = 9,
+    /// Consultative transfer.
+    ConsultativeTransfer = 10,
+}
+
+/// One use of a supplementary service (Supplementary-Service, 2048).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SupplementaryService<'a> {
+    /// Which service.
+    pub service_type: ServiceType,
+    /// In which form.
+    pub mode: Option<ServiceMode>,
+    /// How often the call was diverted.
+    pub diversions: Option<u32>,
+    /// Whom the service is provided to: the forwarding party, the transferor.
+    pub associated_party: &'a [u8],
 }
 
 /// A message body other than SDP (Message-Body, 889).
@@ -152,6 +279,9 @@ pub struct Sdp<'a> {
     pub initiator_party: &'a [u8],
     /// Access-Network-Charging-Identifier-Value for the media.
     pub access_network_charging_id: &'a [u8],
+    /// 3GPP-Charging-Id of the bearer; takes the place of the one above, since a component
+    /// carries one of the two.
+    pub charging_id: Option<u32>,
 }
 
 impl<'a> Sdp<'a> {
@@ -164,6 +294,7 @@ impl<'a> Sdp<'a> {
             initiator: None,
             initiator_party: b"",
             access_network_charging_id: b"",
+            charging_id: None,
         }
     }
 }
@@ -184,6 +315,8 @@ pub enum Trigger<'a> {
         called_party: &'a [u8],
         /// Call-ID of the outgoing dialog.
         outgoing_session_id: &'a [u8],
+        /// The border that the session leaves over, if it does.
+        nni: Option<Nni>,
     },
     /// Offer and answer were exchanged before the final response.
     EarlyMedia {
@@ -210,6 +343,10 @@ pub enum Trigger<'a> {
         transit_ioi: &'a [u8],
         /// P-Asserted-Identity values of the 2xx.
         called_asserted_identity: &'a [&'a [u8]],
+        /// Where the session was terminated, if the 2xx says so.
+        terminating_access: Option<TerminatingAccess>,
+        /// Body of the 2xx that is not SDP.
+        message_bodies: &'a [MessageBody<'a>],
     },
     /// The ACK to an INVITE or re-INVITE carried the SDP answer.
     AckWithAnswer {
@@ -232,6 +369,10 @@ pub enum Trigger<'a> {
         sdp: &'a [Sdp<'a>],
         /// The called party's new asserted identity, if it changed.
         called_identity: &'a [u8],
+        /// Bodies of the transaction that are not SDP.
+        message_bodies: &'a [MessageBody<'a>],
+        /// Supplementary services that the transaction shows.
+        services: &'a [SupplementaryService<'a>],
     },
     /// The access network of the served user changed.
     AccessNetworkChanged {
@@ -239,6 +380,8 @@ pub enum Trigger<'a> {
         access_network_info: &'a [&'a [u8]],
         /// When.
         change_time: UnixMillis,
+        /// The kind of access changed too, as far as its name tells.
+        transfer: Option<AccessTransferType>,
     },
     /// Real-time tariff information (RTTI XML) passed.
     TariffReceived {
@@ -262,6 +405,8 @@ pub enum Trigger<'a> {
         reasons: &'a [&'a [u8]],
         /// When the BYE was received, or decided on by us.
         request_time: UnixMillis,
+        /// Bodies of the BYE.
+        message_bodies: &'a [MessageBody<'a>],
     },
     /// 2xx to the BYE: needed only with `stop_at_bye_answer`.
     ByeAnswered {

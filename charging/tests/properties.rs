@@ -9,7 +9,7 @@ use charging::diameter::avp::{Avps, Message, Writer};
 use charging::diameter::dictionary as d;
 use charging::rf::acr::encode_pending;
 use charging::state::RecordType;
-use charging::trigger::{Sdp, SdpType, SetUpFailure};
+use charging::trigger::{Sdp, SdpType, ServiceType, SetUpFailure, SupplementaryService};
 use charging::{
     AnswerSummary, CauseCode, ChargingState, Ctf, FailureAction, Now, SessionFacts, Storage,
     Trigger, UnixMillis,
@@ -134,6 +134,7 @@ impl Call {
                 self.trigger(&Trigger::Routed {
                     called_party,
                     outgoing_session_id,
+                    nni: None,
                 });
             }
             Step::EarlyMedia => self.trigger(&Trigger::EarlyMedia {
@@ -149,19 +150,14 @@ impl Call {
                 term_ioi: b"b",
                 transit_ioi: b"",
                 called_asserted_identity: &[b"tel:2"],
+                terminating_access: None,
+                message_bodies: &[],
             }),
             Step::Ack => self.trigger(&Trigger::AckWithAnswer {
                 request_time: time,
                 sdp: &sdp,
             }),
-            Step::MediaChanged(code) => self.trigger(&Trigger::MediaChanged {
-                method: b"INVITE",
-                request_time: time,
-                response_time: time,
-                code,
-                sdp: &sdp,
-                called_identity: b"",
-            }),
+            Step::MediaChanged(code) => self.change_media(time, code, &sdp),
             Step::SetUpFailed(code) => {
                 let cause = SetUpFailure::Response(code);
                 self.trigger(&Trigger::SetUpFailed {
@@ -176,6 +172,7 @@ impl Call {
                     cause,
                     reasons: &[],
                     request_time: time,
+                    message_bodies: &[],
                 });
             }
             Step::ByeAnswered => {
@@ -192,6 +189,25 @@ impl Call {
             Step::Adopt => self.ctf.adopt(self.now, &mut self.state, 2_000),
             Step::Restart => self.restart(),
         }
+    }
+
+    fn change_media(&mut self, time: UnixMillis, code: u16, sdp: &[Sdp<'_>]) {
+        let service = SupplementaryService {
+            service_type: ServiceType::Hold,
+            mode: None,
+            diversions: None,
+            associated_party: b"",
+        };
+        self.trigger(&Trigger::MediaChanged {
+            method: b"INVITE",
+            request_time: time,
+            response_time: time,
+            code,
+            sdp,
+            called_identity: b"",
+            message_bodies: &[],
+            services: &[service],
+        });
     }
 
     fn deadline(&mut self) {

@@ -73,6 +73,8 @@ counters! {
     call_ack_missing,
     /// Requests outside dialogs relayed.
     event_relayed,
+    /// Challenges of trunks answered.
+    challenge_answered,
     /// ACRs of type START produced.
     acr_start_produced,
     /// ACRs of type INTERIM produced.

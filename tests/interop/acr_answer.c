@@ -5,8 +5,9 @@
  *     ACR <Accounting-Record-Type> <Accounting-Record-Number> <T flag> <Session-Id>
  *
  * Its configuration file, if there is one, holds the Acct-Interim-Interval of the answers. The
- * dictionaries come from freeDiameter's own extensions: nothing is defined here, so that an AVP
- * they do not know, or know otherwise, is refused.
+ * dictionaries come from freeDiameter's own extensions, so that an AVP they do not know, or know
+ * otherwise, is refused. One is defined here: Instance-Id, which came into TS 32.299 after the
+ * dictionary of version 1.2.1 was written.
  */
 #include <freeDiameter/extension.h>
 
@@ -72,6 +73,23 @@ static int answer(struct msg **msg, struct avp *avp, struct session *session, vo
     return 0;
 }
 
+static int define_instance_id(void)
+{
+    struct dict_object *vendor = NULL, *type = NULL;
+    vendor_id_t tgpp = 10415;
+    struct dict_avp_data data = { 3402, 10415, "Instance-Id", AVP_FLAG_VENDOR | AVP_FLAG_MANDATORY,
+                                  AVP_FLAG_VENDOR | AVP_FLAG_MANDATORY, AVP_TYPE_OCTETSTRING };
+    struct dict_object *known = NULL;
+    if (fd_dict_search(fd_g_config->cnf_dict, DICT_VENDOR, VENDOR_BY_ID, &tgpp, &vendor, ENOENT))
+        return 0; /* without 3GPP's dictionary nothing of 3GPP's is known */
+    if (fd_dict_search(fd_g_config->cnf_dict, DICT_AVP, AVP_BY_NAME_ALL_VENDORS, "Instance-Id",
+                       &known, ENOENT) == 0)
+        return 0;
+    CHECK_FCT(fd_dict_search(fd_g_config->cnf_dict, DICT_TYPE, TYPE_BY_NAME, "UTF8String", &type,
+                             ENOENT));
+    return fd_dict_new(fd_g_config->cnf_dict, DICT_AVP, &data, type, NULL);
+}
+
 static int start(char *conffile)
 {
     struct disp_when when = { 0 };
@@ -82,6 +100,7 @@ static int start(char *conffile)
             return EINVAL;
         fclose(file);
     }
+    CHECK_FCT(define_instance_id());
     CHECK_FCT(find("Session-Id", &session_id));
     CHECK_FCT(find("Accounting-Record-Type", &record_type));
     CHECK_FCT(find("Accounting-Record-Number", &record_number));

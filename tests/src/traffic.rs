@@ -61,6 +61,10 @@ pub fn records_of_type(record_type: &str, calls: u32) -> u32 {
     KINDS.iter().map(|kind| of_type(kind) as u32 * calls).sum()
 }
 
+/// Configuration that makes both sides of the calls the border of another network.
+pub const BORDER: &str = "[[sip.peer]]\nname = \"border\"\nallow = [\"127.0.0.1\"]\n\
+     trusted = true\nnni = \"non-roaming\"\n";
+
 /// Runs `calls` calls of every kind through `node` to `callee`, one kind after the other. What
 /// the caller and the callee saw lies in `KIND_caller.msg` and `KIND_callee.msg` of the node's
 /// directory afterwards.

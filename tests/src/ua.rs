@@ -57,6 +57,16 @@ pub struct Plan {
     pub ignores_cancel: bool,
     /// Callee: another 2xx under another tag, as a fork downstream would send.
     pub fork_after: Option<u64>,
+    /// Callee: that many ACKs of the fork's 2xx are lost, so that it is repeated.
+    pub fork_acks_lost: u32,
+    /// Callee: the status of its challenges, 401 or 407; 0 = it challenges nobody.
+    pub challenges: u16,
+    /// Callee: so many challenges of each request are not enough, the nonce being stale.
+    pub stale_nonces: u32,
+    /// Callee: no credentials are ever right.
+    pub never_satisfied: bool,
+    /// Caller: more header lines of the first request.
+    pub extra: String,
     /// BYE that long after the answer.
     pub bye_after: Option<u64>,
     /// Requests inside the dialog, that long after the answer.
@@ -110,6 +120,10 @@ pub struct Ledger {
     pub received: Vec<String>,
     /// Requests without a final answer: their branches.
     pub unanswered: Vec<String>,
+    /// Requests that came with credentials.
+    pub credentials: Vec<String>,
+    /// Replaces of an INVITE that named this phone's dialog.
+    pub replaced_by: String,
     /// What should not have come.
     pub wrong: Vec<String>,
 }
@@ -268,6 +282,18 @@ impl Phone {
     /// The datagrams to send.
     pub fn take_sent(&mut self) -> Vec<Sent> {
         std::mem::take(&mut self.out)
+    }
+
+    /// Its confirmed dialog as the peer of the call would be told to replace it.
+    ///
+    /// # Panics
+    /// If the call is not up.
+    #[must_use]
+    pub fn replaces(&self) -> String {
+        let up = self.confirmed().expect("the call is up");
+        let dialog = &self.dialogs[up];
+        let (call_id, ours, theirs) = (&self.call_id, &dialog.local_tag, &dialog.remote_tag);
+        format!("{call_id};to-tag={theirs};from-tag={ours}")
     }
 
     /// Whether its call is up.

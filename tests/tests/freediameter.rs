@@ -77,6 +77,17 @@ impl FreeDiameter {
     }
 }
 
+impl Drop for FreeDiameter {
+    // What it refused and why, for whoever reads of a failure.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            let told = log.lines().filter(|line| !line.starts_with("ACR "));
+            told.for_each(|line| println!("{line}"));
+        }
+    }
+}
+
 fn build_extension(dir: &Path) {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("interop/acr_answer.c");
     let output = Command::new("gcc")
@@ -142,7 +153,8 @@ fn write(dir: &Path, name: &str, text: &str) {
 }
 
 fn charging_to(cdf: SocketAddr) -> String {
-    format!("[charging.rf]\ncdf = [\"{cdf}\"]\npropose_interim_interval_s = 600\n")
+    let border = traffic::BORDER;
+    format!("[charging.rf]\ncdf = [\"{cdf}\"]\npropose_interim_interval_s = 600\n{border}")
 }
 
 #[test]

@@ -66,7 +66,9 @@ fn python_diameter_reads_in_the_records_what_stood_in_the_messages() {
         return;
     };
     let (callee, address) = (free_udp(), free_tcp());
-    let more = format!("[charging.rf]\ncdf = [\"{address}\"]\npropose_interim_interval_s = 600\n");
+    let border = traffic::BORDER;
+    let more =
+        format!("[charging.rf]\ncdf = [\"{address}\"]\npropose_interim_interval_s = 600\n{border}");
     let dir = tempfile::tempdir().expect("there is room for temporary files");
     let log = dir.path().join("cdf.log");
     let _cdf = Running::start(
@@ -112,6 +114,7 @@ fn python_diameter_reads_in_the_records_what_stood_in_the_messages() {
             parties(&call, *record, opening);
             times(&call, *record);
             media(&call, *record);
+            services(&call, *record);
         }
     }
     println!("python-diameter read {expected} records and answered each with 2001");
@@ -166,7 +169,11 @@ fn flags_are_right(group: Group<'_>) {
             "Subscription-Id-Type",
             "Subscription-Id-Data",
         ];
-        let expected = if ietf.contains(&name) { 0x40 } else { 0xc0 };
+        let expected = match name {
+            _ if ietf.contains(&name) => 0x40,
+            _ if name.starts_with("User-Equipment-Info") => 0,
+            _ => 0xc0,
+        };
         assert_eq!(avp[1], expected, "flags of {name}");
         if avp[2]
             .as_array()
@@ -231,7 +238,7 @@ fn parties(call: &Call<'_>, record: Group<'_>, opening: &Traced) {
     );
     assert_eq!(*ims.get("Role-Of-Node"), 0, "ORIGINATING_ROLE");
     assert_eq!(*ims.get("Node-Functionality"), 6, "AS");
-    // The caller is outside the trust domain, so that the node makes the ICID; one for all.
+    // The caller sends no P-Charging-Vector, so that the node makes the ICID; one for all.
     let icid = ims.text("IMS-Charging-Identifier");
     assert!(icid.starts_with("test-"), "{icid}");
     assert_eq!(
@@ -376,6 +383,42 @@ fn media(call: &Call<'_>, record: Group<'_>) {
     assert_eq!(components, expected, "{}", call.kind.name);
     let lines = ims.all("SDP-Session-Description").len();
     assert_eq!(lines, expected.len(), "one c= line for each SDP");
+}
+
+// The caller of this kind was forwarded to and holds the callee later on; its phone has an IMEI.
+fn services(call: &Call<'_>, record: Group<'_>) {
+    let ims = ims(record);
+    let opens = matches!(record.get("Accounting-Record-Type").as_u64(), Some(1 | 2));
+    let directions: Vec<_> = ims
+        .all("NNI-Information")
+        .into_iter()
+        .map(|nni| Group::of(nni).get("Session-Direction").clone())
+        .collect();
+    assert_eq!(directions.len(), if opens { 2 } else { 0 }, "in and out");
+    let service = record
+        .group("Service-Information")
+        .find("MMTel-Information");
+    let shown = service.map(|group| Group::of(group).group("Supplementary-Service"));
+    let of_type = shown.map(|service| service.get("MMTel-SService-Type").as_u64());
+    let reinvite = call.kind.name == "reinvite";
+    let expected = match record.get("Accounting-Record-Type").as_u64() {
+        Some(2) if reinvite => Some(Some(6)),
+        Some(3) => Some(Some(4)),
+        _ => None,
+    };
+    assert_eq!(of_type, expected, "{}", call.kind.name);
+    if let (Some(service), Some(Some(6))) = (shown, expected) {
+        assert_eq!(*service.get("Number-Of-Diversions"), 1);
+        assert_eq!(*service.get("Service-Mode"), 1, "CFB");
+        assert!(
+            service
+                .text("Associated-Party-Address")
+                .starts_with("sip:+4931")
+        );
+    }
+    let phone = record.find("User-Equipment-Info");
+    let imei = phone.map(|phone| Group::of(phone).text("User-Equipment-Info-Value"));
+    assert_eq!(imei, reinvite.then_some("355308080000000"));
 }
 
 /// Seconds between a message at sipp and its time in a record.

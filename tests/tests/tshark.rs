@@ -335,7 +335,14 @@ fn flags_are_right(message: &Diameter) {
         message.command
     );
     for avp in &message.avps {
-        let optional = ["Product-Name", "Firmware-Revision", "Error-Message"];
+        let optional = [
+            "Product-Name",
+            "Firmware-Revision",
+            "Error-Message",
+            "User-Equipment-Info",
+            "User-Equipment-Info-Type",
+            "User-Equipment-Info-Value",
+        ];
         let expected = match (avp.is_3gpp, optional.contains(&avp.name.as_str())) {
             (true, _) => "VM-",
             (false, true) => "---",

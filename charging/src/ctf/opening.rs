@@ -74,12 +74,18 @@ impl Ctf {
         let opening = session.opening.take().unwrap_or_default();
         freeze(&mut session, &opening);
         let cause = one_shot_cause(facts.method, code, expires);
-        self.make(now, &mut session, RecordType::Event, |writer| {
-            writer.encoded(&opening.content);
-            ims::event_type(writer, facts.method, event, expires);
-            ims::time_stamps(writer, Some(request_time), Some(response_time));
-            ims::cause(writer, cause.0, &[]);
-        });
+        self.make_beside(
+            now,
+            &mut session,
+            RecordType::Event,
+            |writer| {
+                writer.encoded(&opening.content);
+                ims::event_type(writer, facts.method, event, expires);
+                ims::time_stamps(writer, Some(request_time), Some(response_time));
+                ims::cause(writer, cause.0, &[]);
+            },
+            |writer| writer.encoded(&opening.beside),
+        );
         state.accounting = Some(session);
     }
 
@@ -91,7 +97,7 @@ impl Ctf {
         trigger: &Trigger<'_>,
     ) -> bool {
         let class = &self.config.classes[usize::from(session.class)];
-        let record_sdp = class.record_sdp;
+        let (record_sdp, record_tariff) = (class.record_sdp, class.rows.interim_on_tariff);
         let Some(opening) = session.opening.as_mut() else {
             return false;
         };
@@ -99,9 +105,14 @@ impl Ctf {
             Trigger::Routed {
                 called_party,
                 outgoing_session_id,
+                nni,
             } => {
                 replace(&mut opening.called_party, called_party);
                 replace(&mut opening.outgoing_session_id, outgoing_session_id);
+                opening.nni.clear();
+                if let Some(nni) = nni {
+                    ims::nni_information(&mut Writer::avps(&mut opening.nni), &nni);
+                }
             }
             Trigger::EarlyMedia {
                 offer,
@@ -114,6 +125,12 @@ impl Ctf {
                     let mut writer = Writer::avps(&mut opening.content);
                     ims::early_media(&mut writer, (offer, offer_time), (answer, answer_time));
                 }
+            }
+            // Column SI-E: what came before the first record goes into it. A later document
+            // takes the place of an earlier one.
+            Trigger::TariffReceived { xml } if record_tariff => {
+                opening.tariff.clear();
+                opening.tariff.extend_from_slice(ims::bounded_tariff(xml));
             }
             Trigger::Answered { .. } if opening.response_time.is_none() => {
                 return self.on_answered(now, session, trigger);
@@ -162,6 +179,8 @@ impl Ctf {
                 term_ioi,
                 transit_ioi,
                 called_asserted_identity,
+                terminating_access,
+                message_bodies,
             },
             Some(opening),
         ) = (*trigger, session.opening.as_mut())
@@ -176,8 +195,13 @@ impl Ctf {
         replace(&mut opening.transit_ioi_response, transit_ioi);
         let mut writer = Writer::avps(&mut opening.content);
         ims::called_asserted(&mut writer, called_asserted_identity);
+        ims::message_bodies(&mut writer, message_bodies);
         if class.record_sdp {
             sdp.iter().for_each(|sdp| ims::sdp(&mut writer, sdp));
+        }
+        if let Some(access) = terminating_access {
+            let mut writer = Writer::avps(&mut opening.start_content);
+            writer.u32(d::TAD_IDENTIFIER, access as u32);
         }
         if answer_known || class.late_offer == LateOffer::StartAtAnswer {
             self.start(now, session, &[]);
@@ -195,6 +219,11 @@ impl Ctf {
         let (template, layout) = acr::template(&self.config, class, facts, &session_id);
         let mut content = self.buffer();
         ims::opening_facts(&mut Writer::avps(&mut content), facts);
+        let (mut beside, mut start_content) = (Vec::new(), Vec::new());
+        ims::mmtel(&mut Writer::avps(&mut beside), facts.services);
+        if let Some(transfer) = &facts.access_transfer {
+            ims::access_transfer(&mut Writer::avps(&mut start_content), transfer);
+        }
         let bounded = |value: &[u8]| ims::bounded(value).to_vec();
         AccountingSession {
             class: facts.class,
@@ -221,6 +250,10 @@ impl Ctf {
                 transit_ioi_response: Vec::new(),
                 alternate_charged_party: bounded(facts.alternate_charged_party),
                 content,
+                beside,
+                nni: Vec::new(),
+                tariff: Vec::new(),
+                start_content,
                 early_media: 0,
             })),
             started: false,
@@ -249,8 +282,11 @@ impl Ctf {
         freeze(session, &opening);
         let record_sdp = self.class(session).record_sdp;
         session.interim_base = now.wall;
-        self.make(now, session, RecordType::Start, |writer| {
+        let write = |writer: &mut Writer<'_>| {
             writer.encoded(&opening.content);
+            writer.encoded(&opening.nni);
+            writer.encoded(&opening.start_content);
+            ims::tariff(writer, &opening.tariff);
             ims::text(
                 writer,
                 d::ALTERNATE_CHARGED_PARTY_ADDRESS,
@@ -261,7 +297,9 @@ impl Ctf {
             }
             ims::event_type(writer, b"INVITE", b"", None);
             ims::time_stamps(writer, Some(opening.request_time), opening.response_time);
-        });
+        };
+        let beside = |writer: &mut Writer<'_>| writer.encoded(&opening.beside);
+        self.make_beside(now, session, RecordType::Start, write, beside);
         self.recycle(opening.content);
     }
 
@@ -290,12 +328,16 @@ impl Ctf {
         }
         freeze(session, &opening);
         let method = std::mem::take(&mut session.method);
-        self.make(now, session, RecordType::Event, |writer| {
+        let write = |writer: &mut Writer<'_>| {
             writer.encoded(&opening.content);
+            writer.encoded(&opening.nni);
+            ims::tariff(writer, &opening.tariff);
             ims::event_type(writer, &method, b"", None);
             ims::time_stamps(writer, Some(opening.request_time), Some(response_time));
             ims::cause(writer, cause.cause_code().0, reasons);
-        });
+        };
+        let beside = |writer: &mut Writer<'_>| writer.encoded(&opening.beside);
+        self.make_beside(now, session, RecordType::Event, write, beside);
         session.method = method;
         self.recycle(opening.content);
         false

@@ -5,7 +5,7 @@ use crate::diameter::avp::Writer;
 use crate::ims;
 use crate::state::{AccountingSession, RecordType};
 use crate::time::{Now, UnixMillis};
-use crate::trigger::{CauseCode, Trigger};
+use crate::trigger::{CauseCode, MessageBody, Trigger};
 
 impl Ctf {
     /// After the first record was made.
@@ -36,8 +36,9 @@ impl Ctf {
                 cause,
                 reasons,
                 request_time,
+                message_bodies,
             } => {
-                self.end(now, session, cause, reasons, request_time);
+                self.end(now, session, (cause, reasons), request_time, message_bodies);
             }
             Trigger::AckWithAnswer { request_time, sdp } if rows.interim_on_ack_answer => {
                 self.sip_interim(now, session, |writer| {
@@ -52,18 +53,17 @@ impl Ctf {
                 if (200..300).contains(&code) && rows.interim_on_media_change
                     || (400..700).contains(&code) && rows.interim_on_media_change_failure =>
             {
-                self.sip_interim(now, session, |writer| {
-                    media_changed(writer, trigger, record_sdp)
-                });
+                self.on_media_changed(now, session, trigger, record_sdp);
             }
             Trigger::AccessNetworkChanged {
                 access_network_info,
                 change_time,
+                transfer,
             } if rows.interim_on_access_network_change => {
                 let method = session.method.clone();
                 self.sip_interim(now, session, |writer| {
                     ims::event_type(writer, &method, b"", None);
-                    ims::access_network_change(writer, access_network_info, change_time);
+                    ims::access_network_change(writer, access_network_info, transfer, change_time);
                 });
             }
             Trigger::TariffReceived { xml } if rows.interim_on_tariff => {
@@ -77,9 +77,9 @@ impl Ctf {
         &mut self,
         now: Now,
         session: &mut AccountingSession,
-        cause: CauseCode,
-        reasons: &[&[u8]],
+        (cause, reasons): (CauseCode, &[&[u8]]),
         request_time: UnixMillis,
+        bodies: &[MessageBody<'_>],
     ) {
         let class = self.class(session);
         let hold = class.rows.stop_at_bye_answer.then_some(class.stop_hold_ms);
@@ -87,6 +87,7 @@ impl Ctf {
             ims::event_type(writer, b"BYE", b"", None);
             ims::time_stamps(writer, Some(request_time), None);
             ims::cause(writer, cause.0, reasons);
+            ims::message_bodies(writer, bodies);
         };
         match hold {
             Some(hold_ms) => {
@@ -105,6 +106,30 @@ impl Ctf {
         write: impl FnOnce(&mut Writer<'_>),
     ) {
         self.make(now, session, RecordType::Interim, write);
+        self.after_sip_interim(now, session);
+    }
+
+    fn on_media_changed(
+        &mut self,
+        now: Now,
+        session: &mut AccountingSession,
+        trigger: &Trigger<'_>,
+        record_sdp: bool,
+    ) {
+        let Trigger::MediaChanged { services, .. } = *trigger else {
+            return;
+        };
+        self.make_beside(
+            now,
+            session,
+            RecordType::Interim,
+            |writer| media_changed(writer, trigger, record_sdp),
+            |writer| ims::mmtel(writer, services),
+        );
+        self.after_sip_interim(now, session);
+    }
+
+    fn after_sip_interim(&mut self, now: Now, session: &mut AccountingSession) {
         if self.class(session).interim_reset_on_sip {
             session.interim_base = now.wall;
             self.plan_interim(now.wall, session);
@@ -119,6 +144,7 @@ fn media_changed(writer: &mut Writer<'_>, trigger: &Trigger<'_>, record_sdp: boo
         response_time,
         sdp,
         called_identity,
+        message_bodies,
         ..
     } = *trigger
     else {
@@ -129,6 +155,7 @@ fn media_changed(writer: &mut Writer<'_>, trigger: &Trigger<'_>, record_sdp: boo
     if !called_identity.is_empty() {
         ims::called_identity_change(writer, called_identity, response_time);
     }
+    ims::message_bodies(writer, message_bodies);
     if record_sdp {
         sdp.iter().for_each(|sdp| ims::sdp(writer, sdp));
     }

@@ -7,7 +7,10 @@ use crate::config::{LateOffer, RealtimePolicy};
 use crate::diameter::avp::{Avp, Message};
 use crate::diameter::dictionary as d;
 use crate::state::AccountingState;
-use crate::trigger::{RoleOfNode, Sdp, SdpType, SessionFacts, SetUpFailure, SubscriptionIdType};
+use crate::trigger::{
+    AccessTransfer, AccessTransferType, MessageBody, RoleOfNode, Sdp, SdpType, ServiceType,
+    SessionFacts, SetUpFailure, SubscriptionIdType, SupplementaryService, TerminatingAccess,
+};
 
 const SDP: &[u8] = b"v=0\r\nc=IN IP4 192.0.2.1\r\nm=audio 4000 RTP/AVP 8\r\na=sendrecv\r\n";
 
@@ -82,6 +85,7 @@ impl Call {
         self.trigger(&Trigger::Routed {
             called_party: b"sip:bob@b.example",
             outgoing_session_id: b"call-2@us",
+            nni: None,
         });
     }
 
@@ -94,6 +98,8 @@ impl Call {
             term_ioi: b"b.example",
             transit_ioi: b"",
             called_asserted_identity: &[b"sip:bob@b.example"],
+            terminating_access: None,
+            message_bodies: &[],
         })
     }
 
@@ -124,6 +130,8 @@ impl Call {
             code,
             sdp: &[],
             called_identity: b"",
+            message_bodies: &[],
+            services: &[],
         });
     }
 
@@ -134,6 +142,7 @@ impl Call {
             cause,
             reasons: &[],
             request_time,
+            message_bodies: &[],
         })
     }
 
@@ -604,6 +613,8 @@ fn media_location_and_tariff_changes_make_interims() {
         code: 200,
         sdp: &[Sdp::new(SDP, SdpType::Answer)],
         called_identity: b"tel:+1",
+        message_bodies: &[],
+        services: &[],
     });
     let codes = |call: &Call| -> Vec<u32> {
         let acr = call.encoded();
@@ -615,6 +626,7 @@ fn media_location_and_tariff_changes_make_interims() {
     call.trigger(&Trigger::AccessNetworkChanged {
         access_network_info,
         change_time: time,
+        transfer: None,
     });
     assert_eq!(codes(&call), [823, 4401]);
     call.acknowledge(2001, None);
@@ -669,6 +681,7 @@ fn a_late_offer_without_ack_still_has_start_and_stop() {
         cause,
         reasons: &[],
         request_time,
+        message_bodies: &[],
     });
     assert_eq!(call.due(), Some((RecordType::Start, 0)));
     call.acknowledge(2001, None);
@@ -901,8 +914,147 @@ fn hostile_facts_stay_within_one_message() {
         term_ioi: &long,
         transit_ioi: &long,
         called_asserted_identity: &list,
+        terminating_access: None,
+        message_bodies: &[],
     });
     let acr = call.encoded();
     assert!(acr.len() < 64 * 1024);
     assert!(ims_avps(&acr).len() > 20);
+}
+
+/// What stands beside IMS-Information in Service-Information.
+fn service_avps(acr: &[u8]) -> Vec<u32> {
+    let service = Message::parse(acr)
+        .unwrap()
+        .find(d::SERVICE_INFORMATION)
+        .unwrap();
+    service
+        .grouped()
+        .unwrap()
+        .map(|avp| avp.unwrap().code)
+        .collect()
+}
+
+#[test]
+fn supplementary_services_stand_beside_ims_information() {
+    let service = SupplementaryService {
+        service_type: ServiceType::Hold,
+        mode: None,
+        diversions: None,
+        associated_party: b"",
+    };
+    let facts = SessionFacts {
+        method: b"INVITE",
+        services: &[service],
+        ..SessionFacts::default()
+    };
+    let mut call = Call::new();
+    let time = call.now.wall;
+    call.trigger(&Trigger::SetUp {
+        facts: &facts,
+        request_time: time,
+    });
+    call.answer(true);
+    assert_eq!(service_avps(&call.encoded()), [876, 2030]);
+    call.acknowledge(2001, Some(60));
+    call.trigger(&Trigger::MediaChanged {
+        method: b"INVITE",
+        request_time: time,
+        response_time: time,
+        code: 200,
+        sdp: &[],
+        called_identity: b"",
+        message_bodies: &[],
+        services: &[service],
+    });
+    let interim = call.encoded();
+    assert_eq!(service_avps(&interim), [876, 2030]);
+    assert!(value(&interim, d::TIME_STAMPS).is_some());
+    call.acknowledge(2001, None);
+    call.end();
+    assert_eq!(service_avps(&call.encoded()), [876], "it was used before");
+}
+
+#[test]
+fn start_alone_tells_of_access_transfer_and_terminating_access() {
+    let facts = SessionFacts {
+        method: b"INVITE",
+        initial_icid: b"icid-0",
+        access_transfer: Some(AccessTransfer {
+            transfer_type: AccessTransferType::PsToCs,
+            access_network_info: &[],
+            is_inter_ue: None,
+            instance_id: b"",
+            change_time: UnixMillis(0),
+        }),
+        ..SessionFacts::default()
+    };
+    let mut call = Call::new();
+    let time = call.now.wall;
+    call.trigger(&Trigger::SetUp {
+        facts: &facts,
+        request_time: time,
+    });
+    call.trigger(&Trigger::Answered {
+        response_time: time,
+        answer_known: true,
+        sdp: &[],
+        term_ioi: b"",
+        transit_ioi: b"",
+        called_asserted_identity: &[],
+        terminating_access: Some(TerminatingAccess::Ps),
+        message_bodies: &[MessageBody {
+            content_type: b"text/plain",
+            content_length: 3,
+            disposition: b"",
+            from_called_party: true,
+        }],
+    });
+    let start = call.encoded();
+    assert_eq!(value(&start, d::TAD_IDENTIFIER), Some(vec![0, 0, 0, 1]));
+    assert!(value(&start, d::ACCESS_TRANSFER_INFORMATION).is_some());
+    assert!(value(&start, d::MESSAGE_BODY).is_some());
+    call.acknowledge(2001, None);
+    call.end();
+    let stop = call.encoded();
+    assert_eq!(value(&stop, d::TAD_IDENTIFIER), None);
+    assert_eq!(value(&stop, d::ACCESS_TRANSFER_INFORMATION), None);
+    let initial = value(&stop, d::INITIAL_IMS_CHARGING_IDENTIFIER);
+    assert_eq!(initial, Some(b"icid-0".to_vec()), "columns S, I and S");
+}
+
+#[test]
+fn a_tariff_before_the_first_record_goes_into_it() {
+    let mut class = class();
+    class.rows.interim_on_tariff = true;
+    for answered in [true, false] {
+        let mut call = Call::with(class.clone());
+        call.set_up();
+        call.trigger(&Trigger::TariffReceived { xml: b"<one/>" });
+        call.trigger(&Trigger::TariffReceived { xml: b"<two/>" });
+        if answered {
+            call.answer(true);
+        } else {
+            let response_time = call.now.wall;
+            call.trigger(&Trigger::SetUpFailed {
+                cause: SetUpFailure::Response(486),
+                reasons: &[],
+                response_time,
+            });
+        }
+        let acr = call.encoded();
+        let group = ims_avps(&acr)
+            .iter()
+            .find(|avp| avp.is(d::REAL_TIME_TARIFF_INFORMATION))
+            .map(|avp| {
+                avp.grouped()
+                    .unwrap()
+                    .next()
+                    .unwrap()
+                    .unwrap()
+                    .data
+                    .to_vec()
+            });
+        assert_eq!(group, Some(b"<two/>".to_vec()));
+    }
 }

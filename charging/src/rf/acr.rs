@@ -7,7 +7,7 @@
 //! ```text
 //! header | Session-Id Origin-* Destination-Realm TYPE NUMBER Acct-Application-Id User-Name
 //!   Destination-Host ^ Origin-State-Id EVENT-TIME Service-Context-Id
-//!   Service-Information[ Subscription-Id* IMS-Information[ facts ... + content ] ]
+//!   Service-Information[ Subscription-Id* IMS-Information[ facts ... + content ] + beside ]
 //!                    ^ Acct-Interim-Interval goes in here when one is proposed
 //! ```
 
@@ -28,6 +28,7 @@ pub struct AcrSource<'a> {
     template: &'a [u8],
     layout: Layout,
     content: &'a [u8],
+    beside_length: usize,
     record_type: u32,
     number: u32,
     event_time_s: u64,
@@ -45,6 +46,7 @@ impl<'a> AcrSource<'a> {
             template: &session.template,
             layout: session.layout,
             content: &record.content,
+            beside_length: record.beside_length as usize,
             record_type: record.record_type as u32,
             number: record.number,
             event_time_s: record.event_time.seconds(),
@@ -71,6 +73,7 @@ impl<'a> AcrSource<'a> {
                 session_id_length: layout.session_id_length.into(),
             },
             content: &record.content,
+            beside_length: u32::from(record.beside_length) as usize,
             record_type: record.record_type as u32,
             number: record.number.into(),
             event_time_s: u64::from(record.event_time.0) / 1_000,
@@ -109,7 +112,7 @@ impl<'a> AcrSource<'a> {
         );
         patch_length(out, 1, length);
         patch_length(out, service_at + 5, length - service_at);
-        patch_length(out, ims_at + 5, length - ims_at);
+        patch_length(out, ims_at + 5, length - self.beside_length - ims_at);
         let word = |out: &mut Vec<u8>, at: usize, value: u32| {
             out[at..at + 4].copy_from_slice(&value.to_be_bytes());
         };
@@ -168,6 +171,7 @@ pub(crate) fn template(
     let event_time_at = writer.position() + 8;
     writer.u32(d::EVENT_TIMESTAMP, 0);
     writer.text(d::SERVICE_CONTEXT_ID, class.service_context_id.as_bytes());
+    ims::user_equipment(&mut writer, facts.imei);
     let service_at = writer.position();
     let service = writer.open(d::SERVICE_INFORMATION);
     ims::subscriptions(&mut writer, facts);

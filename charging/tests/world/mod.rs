@@ -197,6 +197,7 @@ impl World {
             &Trigger::Routed {
                 called_party,
                 outgoing_session_id,
+                nni: None,
             },
         );
     }
@@ -215,6 +216,8 @@ impl World {
                 term_ioi: b"b.example",
                 transit_ioi: b"",
                 called_asserted_identity: &[b"sip:bob@b.example"],
+                terminating_access: None,
+                message_bodies: &[],
             },
         );
     }
@@ -228,6 +231,7 @@ impl World {
                 cause,
                 reasons: &[],
                 request_time,
+                message_bodies: &[],
             },
         );
     }

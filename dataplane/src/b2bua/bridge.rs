@@ -15,6 +15,8 @@ pub(super) struct Crossing {
     pub(super) from_trusted: bool,
     /// Contact of the message passes (redirections, messages outside dialogs).
     pub(super) contact: bool,
+    /// Fields that name a dialog are written by the caller.
+    pub(super) names_dialog: bool,
 }
 
 /// Copies every field that crosses.
@@ -40,6 +42,7 @@ pub(super) fn copy_end_to_end(out: &mut Vec<u8>, message: &Message<'_>, crossing
         | HeaderId::MinSe
         | HeaderId::RAck => false,
         HeaderId::Contact => crossing.contact,
+        HeaderId::Replaces | HeaderId::Join | HeaderId::ReferTo => !crossing.names_dialog,
         HeaderId::PAssertedIdentity => asserted,
         HeaderId::PChargingVector
         | HeaderId::PChargingFunctionAddresses

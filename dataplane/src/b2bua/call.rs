@@ -98,6 +98,8 @@ pub struct Call {
     pub state: CallState,
     /// Set-up of the call: emptied when it is answered or has failed.
     pub set_up: SetUp,
+    /// Our BYE to a callee that may challenge it, until it is answered.
+    pub closing: Option<TxnId>,
     /// The INVITE being bridged from each leg, until its ACK is through.
     pub invites: [Option<BridgedInvite>; 2],
     /// Wheel entries: charging deadline, session timers of both legs, duration, ringing.
@@ -207,6 +209,7 @@ impl Call {
         self.state.phase == Phase::Ended
             && self.set_up.client.is_none()
             && self.waits_for.is_none()
+            && self.closing.is_none()
             && self.state.charging.is_finished()
     }
 }

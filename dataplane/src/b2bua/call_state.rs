@@ -7,7 +7,10 @@ use charging::time::UnixMillis;
 use crate::dialog::{Dialog, Text, Texts};
 
 /// Version of the blob's layout; a reader accepts this one and the one before.
-pub const SCHEMA: u16 = 1;
+pub const SCHEMA: u16 = 2;
+
+/// No entry of the route table.
+pub const NO_ROUTE: u16 = u16::MAX;
 
 /// One call.
 #[derive(Clone, Debug, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
@@ -30,6 +33,8 @@ pub struct CallState {
     pub called_identity: Text,
     /// Last SDP sent on each leg, kept only for a peer that must be refreshed by re-INVITE.
     pub sdp: [Text; 2],
+    /// Index of the route that the call took, [`NO_ROUTE`] if none: whose credentials count.
+    pub route: u16,
     /// When the request that opened the call arrived.
     pub begun: UnixMillis,
     /// When it was answered.

@@ -366,7 +366,8 @@ impl B2bua {
         let (cseq, method) = response.cseq();
         let to = user.side.other();
         let invite = method == Method::Invite;
-        if status == 100 {
+        let is_alive = self.calls[key].state.phase != Phase::Ended;
+        if status == 100 || (is_alive && self.answer_challenge(env, id, user, response)) {
             return;
         }
         self.trigger_passing(env, key, user.side, response);

@@ -18,13 +18,17 @@
 mod bridge;
 mod call;
 mod call_state;
+mod challenge;
+mod facts;
 mod in_dialog;
 mod keeping;
 mod orphan;
 mod own;
 mod pair;
 mod passing;
+mod replaces;
 mod routing;
+mod services;
 mod set_up;
 mod tear_down;
 mod timers;
@@ -41,7 +45,7 @@ use hashbrown::HashMap;
 use slotmap::SlotMap;
 
 pub use call::{BridgedInvite, Call, Held, Role, SetUp, Side, User};
-pub use call_state::{CallState, Phase, SCHEMA, read_state};
+pub use call_state::{CallState, NO_ROUTE, Phase, SCHEMA, read_state};
 pub use keeping::HoldEnv;
 
 use crate::config::Config;
@@ -183,7 +187,7 @@ impl B2bua {
             Role::Relay => self.on_relayed_response(env, id, user, response, origin),
             Role::Refresh => self.on_refresh_response(env, id, user, response, origin),
             Role::Event => self.on_event_response(env, id, user, Some(response)),
-            Role::Bye => self.trigger_bye_answered(env, user, response),
+            Role::Bye => self.on_bye_response(env, id, user, response),
             Role::InviteServer | Role::Local | Role::Cancel => {}
         }
     }
@@ -443,10 +447,12 @@ impl B2bua {
                 access_network: crate::dialog::Text::EMPTY,
                 called_identity: crate::dialog::Text::EMPTY,
                 sdp: [crate::dialog::Text::EMPTY; 2],
+                route: NO_ROUTE,
                 begun: now,
                 answered: None,
             },
             set_up,
+            closing: None,
             invites: [None, None],
             timers: [None; 5],
             charging_due: None,

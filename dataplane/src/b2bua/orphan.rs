@@ -87,7 +87,11 @@ impl B2bua {
         compose::end_without_body(&mut ack);
         env.out.push(CallKey::null(), leg.peer, listener, &ack);
         env.pool.give(ack);
-        if opens {
+        if opens
+            && self
+                .layer
+                .note_ended(id, response.to_tag().unwrap_or_default())
+        {
             self.bye_orphan(env, call, user, &leg, &texts, cseq + ORPHAN_CSEQ_STEP);
         }
     }

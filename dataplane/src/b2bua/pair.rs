@@ -46,6 +46,10 @@ impl B2bua {
         let mut hops = std::mem::take(&mut self.calls[call].set_up.hops);
         let routed = self.route(env, &mut texts, request, origin, &mut hops);
         let entry = &mut self.calls[call];
+        let routed = routed.map(|(routes, route)| {
+            entry.state.route = route;
+            routes
+        });
         entry.state.texts = texts;
         entry.set_up.hops = hops;
         entry.set_up.server = Some(server);
@@ -161,6 +165,12 @@ impl B2bua {
         if call.set_up.client != Some(id) {
             return;
         }
+        if let Some(response) = response
+            && self.answer_challenge(env, id, user, response)
+        {
+            return;
+        }
+        let call = &mut self.calls[key];
         let status = response.map_or(408, |response| response.status());
         if status >= 200 {
             call.set_up.client = None;

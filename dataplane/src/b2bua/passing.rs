@@ -3,7 +3,7 @@
 
 use charging::trigger::Trigger;
 
-use super::{B2bua, CallState, Side, User};
+use super::{B2bua, CallState, Phase, Side, User, facts};
 use crate::config::Config;
 use crate::dialog::{Text, Texts};
 use crate::env::{CallKey, Env};
@@ -18,12 +18,16 @@ impl B2bua {
         side: Side,
         message: &Message<'_>,
     ) {
-        if !self.config.rf.enabled || !self.calls[key].is_up() {
+        // What comes before the answer the first record tells: a tariff, but not where the caller
+        // was, which stood in the INVITE.
+        let is_up = self.calls[key].is_up();
+        let sets_up = self.calls[key].state.phase == Phase::SettingUp;
+        if !self.config.rf.enabled || !(is_up || sets_up) {
             return;
         }
         let rows = self.config.rf.class.rows;
         // The served user is the caller's: where the callee is, is the business of its own AS.
-        if rows.interim_on_access_network_change && side == Side::Originating {
+        if is_up && rows.interim_on_access_network_change && side == Side::Originating {
             self.note_access_network(env, key, message);
         }
         if rows.interim_on_tariff
@@ -42,6 +46,7 @@ impl B2bua {
             return;
         };
         let state = &mut self.calls[key].state;
+        let transfer = facts::access_transfer(state.texts.get(state.access_network), now);
         if !replace_if_new(&mut state.texts, &mut state.access_network, now) {
             return;
         }
@@ -57,6 +62,7 @@ impl B2bua {
         let trigger = Trigger::AccessNetworkChanged {
             access_network_info: &values[..count],
             change_time: env.now.wall,
+            transfer,
         };
         let verdict = self.ctf.on_trigger(env.now, &mut state.charging, &trigger);
         self.obey(env, key, verdict);

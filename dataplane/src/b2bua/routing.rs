@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{B2bua, Origin};
+use super::{B2bua, NO_ROUTE, Origin};
 use crate::compose;
 use crate::dialog::{Text, Texts};
 use crate::env::{Env, ListenerId};
@@ -17,7 +17,8 @@ pub(super) struct NoRoute {
 
 impl B2bua {
     /// Fills `hops` with the next hops to try, last first, and returns the route set of the
-    /// request as it leaves: its Route less the one that names us (RFC 3261 16.4).
+    /// request as it leaves, its Route less the one that names us (RFC 3261 16.4), beside the
+    /// index of the route taken.
     pub(super) fn route(
         &self,
         env: &mut Env,
@@ -25,7 +26,7 @@ impl B2bua {
         request: &Message<'_>,
         origin: Origin,
         hops: &mut Vec<(SocketAddr, ListenerId)>,
-    ) -> Result<Text, NoRoute> {
+    ) -> Result<(Text, u16), NoRoute> {
         let routes = self.remaining_routes(texts, request);
         hops.clear();
         let peer = self.config.peer_of(origin.from);
@@ -36,15 +37,16 @@ impl B2bua {
             .sip
             .routes
             .iter()
-            .find(|route| route.matcher.matches(request.method_text(), uri, peer));
-        if let Some(route) = found {
+            .enumerate()
+            .find(|(_, route)| route.matcher.matches(request.method_text(), uri, peer));
+        if let Some((place, route)) = found {
             let mut order = Vec::new();
             route.order(&mut env.rng, &mut order);
             for &hop in order.iter().rev() {
                 let address = route.hops[usize::from(hop)].address;
                 hops.push((address, self.listener_for(address, origin.listener)));
             }
-            return Ok(routes);
+            return Ok((routes, place as u16));
         }
         let address = match compose::split_comma(texts.get(routes)).0 {
             [] => address_of(uri)?,
@@ -57,7 +59,7 @@ impl B2bua {
             });
         }
         hops.push((address, self.listener_for(address, origin.listener)));
-        Ok(routes)
+        Ok((routes, NO_ROUTE))
     }
 
     /// Whether an address is one that this node listens on.

@@ -5,7 +5,7 @@ use charging::trigger::Verdict;
 use super::bridge::{self, Crossing};
 use super::call::{BridgedInvite, FORKS_MAX, RINGING};
 use super::call_state::Phase;
-use super::{B2bua, Origin, Role, Side, User, no_session_timer};
+use super::{B2bua, Origin, Role, Side, User, no_session_timer, replaces};
 use crate::compose;
 use crate::dialog::Dialog;
 use crate::dialog::session_timer::{self, Asked};
@@ -128,6 +128,10 @@ impl B2bua {
         let mut texts = std::mem::take(&mut self.calls[key].state.texts);
         let mut hops = std::mem::take(&mut self.calls[key].set_up.hops);
         let routed = self.route(env, &mut texts, invite, origin, &mut hops);
+        let routed = routed.map(|(routes, route)| {
+            self.calls[key].state.route = route;
+            routes
+        });
         let too_large = texts.len() > TEXTS_MAX;
         let call = &mut self.calls[key];
         call.state.texts = texts;
@@ -233,8 +237,12 @@ impl B2bua {
             to_trusted: self.config.trusts(legs[side.index()].peer),
             from_trusted: self.asserts(legs[side.other().index()].peer),
             contact: false,
+            names_dialog: replaces::names_dialog(message),
         };
         bridge::copy_end_to_end(out, message, crossing);
+        if crossing.names_dialog {
+            self.write_named_dialogs(out, message);
+        }
         if crossing.to_trusted && message.header(HeaderId::PChargingVector).is_none() {
             out.extend_from_slice(b"P-Charging-Vector: icid-value=\"");
             out.extend_from_slice(call.state.texts.get(call.state.icid));
@@ -283,6 +291,7 @@ impl B2bua {
         };
         self.calls[user.call].set_up.rang = true;
         self.trigger_early_media(env, user.call, response);
+        self.trigger_passing(env, user.call, Side::Terminating, response);
         let call_id = self.calls[user.call].state.id;
         let tag = self.tag(call_id, Side::Originating, fork);
         let status = response.status();
@@ -353,11 +362,11 @@ impl B2bua {
         }
         if call.set_up.over || call.state.phase != Phase::SettingUp {
             // Another fork answered too, or the caller gave up first (RFC 3261 13.2.2.4, 9.1).
-            self.acknowledge_and_end(env, user.call, response, origin);
+            self.acknowledge_and_end(env, user.call, id, response, origin);
             return self.close_client(env, user.call, id);
         }
         let Some(fork) = self.fork_of(user.call, response, origin) else {
-            return self.acknowledge_and_end(env, user.call, response, origin);
+            return self.acknowledge_and_end(env, user.call, id, response, origin);
         };
         self.win(env, user, fork, response, origin);
     }
@@ -453,6 +462,10 @@ impl B2bua {
         if call.set_up.over {
             return self.close_client(env, user.call, id);
         }
+        if self.answer_challenge(env, id, user, response) {
+            return;
+        }
+        let call = &mut self.calls[user.call];
         let status = response.status();
         let floor = session_timer::min_se_of(response);
         if status == 422 && floor > call.set_up.min_se_s && call.set_up.retries < RETRIES_MAX {
@@ -486,6 +499,7 @@ impl B2bua {
             to_trusted: self.config.trusts(legs[0].peer),
             from_trusted: self.asserts(legs[1].peer),
             contact: true,
+            names_dialog: false,
         };
         bridge::copy_end_to_end(&mut out, response, crossing);
         for value in response.headers(HeaderId::Unsupported) {

@@ -42,7 +42,7 @@ impl B2bua {
                 self.acknowledge_pending(env, call);
                 self.end_other_leg(env, call, side, bye);
                 self.close_call(env, call);
-                self.trigger_bye(env, call, bye, unacknowledged);
+                self.trigger_bye(env, call, side, bye, unacknowledged);
                 self.touch(call);
             }
             Phase::Ended | Phase::Event => {}
@@ -75,6 +75,7 @@ impl B2bua {
                 to_trusted: trusted,
                 from_trusted: true,
                 contact: false,
+                names_dialog: false,
             };
             bridge::copy_end_to_end(out, bye, crossing);
             compose::end_with_body(out, bye.body());
@@ -139,6 +140,34 @@ impl B2bua {
         });
         rest(&mut out, self.config.trusts(peer));
         self.layer.start_client(env, txn, cseq, out);
+        if side == Side::Terminating && self.has_credentials(key) {
+            self.calls[key].closing = Some(txn);
+        }
+    }
+
+    /// The answer to a BYE of ours.
+    pub(super) fn on_bye_response(
+        &mut self,
+        env: &mut Env,
+        id: TxnId,
+        user: User,
+        response: &Message<'_>,
+    ) {
+        if response.status() < 200 || self.answer_challenge(env, id, user, response) {
+            return;
+        }
+        self.on_bye_over(id, user);
+        self.trigger_bye_answered(env, user, response);
+    }
+
+    /// A BYE of ours was answered, or never will be.
+    pub(super) fn on_bye_over(&mut self, id: TxnId, user: User) {
+        if let Some(call) = self.calls.get_mut(user.call)
+            && call.closing == Some(id)
+        {
+            call.closing = None;
+            self.touch(user.call);
+        }
     }
 
     // The call is over for SIP: whatever still waits on either leg gets its answer.
@@ -271,23 +300,43 @@ impl B2bua {
         self.layer.start_cancel(env, invite, txn, cseq, out);
     }
 
-    /// A 2xx to an INVITE whose call is over or was won by another fork: ACK, then BYE.
+    /// A 2xx to an INVITE whose call is over or was won by another fork: ACK, then BYE. Its
+    /// repetitions get their ACK alone.
     pub(super) fn acknowledge_and_end(
         &mut self,
         env: &mut Env,
         key: CallKey,
+        invite: TxnId,
         response: &Message<'_>,
         origin: Origin,
     ) {
-        let call = &mut self.calls[key];
-        let state = &mut call.state;
+        let tag = response.to_tag().unwrap_or_default();
+        let is_first = self.layer.note_ended(invite, tag);
+        let state = &mut self.calls[key].state;
         let used = state.texts.len();
         let mut leg: Dialog = state.legs[1].clone();
         let cseq = response.cseq().0;
-        leg.remote_tag = state.texts.add(response.to_tag().unwrap_or_default());
+        leg.remote_tag = state.texts.add(tag);
         leg.establish(&mut state.texts, response, origin.from);
-        state.legs[1].local_cseq += 1;
-        let (id, bye_cseq) = (state.id, state.legs[1].local_cseq);
+        let (id, peer, listener) = (state.id, leg.peer, leg.listener);
+        let mut ack = env.pool.take();
+        let texts = &self.calls[key].state.texts;
+        leg.write_request(texts, &mut ack, b"ACK", cseq, 70, |out| {
+            self.write_ack_via(out, id, invite, listener);
+        });
+        compose::end_without_body(&mut ack);
+        env.out.push(key, peer, listener, &ack);
+        env.pool.give(ack);
+        if is_first {
+            self.end_fork(env, key, &leg);
+        }
+        self.calls[key].state.texts.truncate(used);
+        self.touch(key);
+    }
+
+    fn end_fork(&mut self, env: &mut Env, key: CallKey, leg: &Dialog) {
+        let state = &mut self.calls[key].state;
+        let (id, cseq) = (state.id, state.legs[1].next_cseq());
         let (peer, listener) = (leg.peer, leg.listener);
         let user = User {
             call: key,
@@ -298,18 +347,13 @@ impl B2bua {
             at: env.now.wall,
         };
         let txn = self.layer.open_client(Method::Bye, peer, listener, user);
-        let (mut ack, mut bye) = (env.pool.take(), env.pool.take());
+        let mut bye = env.pool.take();
         let texts = &self.calls[key].state.texts;
-        let via = |out: &mut Vec<u8>| self.write_via(out, id, txn, listener);
-        leg.write_request(texts, &mut ack, b"ACK", cseq, 70, via);
-        leg.write_request(texts, &mut bye, b"BYE", bye_cseq, 70, via);
-        compose::end_without_body(&mut ack);
+        leg.write_request(texts, &mut bye, b"BYE", cseq, 70, |out| {
+            self.write_via(out, id, txn, listener);
+        });
         compose::end_without_body(&mut bye);
-        env.out.push(key, peer, listener, &ack);
-        env.pool.give(ack);
-        self.layer.start_client(env, txn, bye_cseq, bye);
-        self.calls[key].state.texts.truncate(used);
-        self.touch(key);
+        self.layer.start_client(env, txn, cseq, bye);
     }
 
     /// Answers a server transaction with nothing but a status.

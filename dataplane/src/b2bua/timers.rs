@@ -21,7 +21,8 @@ impl B2bua {
                 Role::Relay => self.on_relay_unanswered(env, id, user),
                 Role::Event => self.on_event_response(env, id, user, None),
                 Role::Refresh => self.on_refresh_unanswered(env, user),
-                Role::InviteServer | Role::Local | Role::Bye | Role::Cancel => {}
+                Role::Bye => self.on_bye_over(id, user),
+                Role::InviteServer | Role::Local | Role::Cancel => {}
             },
             Expired::NoAck(id, user) if self.calls.contains_key(user.call) => {
                 self.on_ack_missing(env, id, user);
@@ -171,7 +172,10 @@ impl B2bua {
     ) {
         let status = response.status();
         let (cseq, method) = response.cseq();
-        if status < 200 || !self.calls[user.call].is_up() {
+        if status < 200
+            || !self.calls[user.call].is_up()
+            || self.answer_challenge(env, id, user, response)
+        {
             return;
         }
         if status < 300 {

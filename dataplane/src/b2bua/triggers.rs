@@ -1,15 +1,16 @@
-//! From SIP messages to charging triggers: the header mapping of TS 32.260 for an AS.
+//! From SIP messages to charging triggers (TS 32.260 Table 5.2.1.1-1 for an AS).
 
 use charging::time::UnixMillis;
 use charging::trigger::{
-    CauseCode, MediaInitiator, MessageBody, RoleOfNode, Sdp, SdpType, SessionFacts, SetUpFailure,
-    SubscriptionIdType, Trigger, Verdict,
+    CauseCode, MediaInitiator, MessageBody, Nni, Sdp, SdpType, SessionDirection, SetUpFailure,
+    Trigger, Verdict,
 };
 
-use super::{B2bua, Origin, Side, User, bridge, tear_down};
+use super::facts::{self, Known, List, Values, number, unquoted};
+use super::{B2bua, Origin, Side, User, bridge, services, tear_down};
 use crate::compose;
 use crate::env::{CallKey, Env};
-use crate::sip::{HeaderId, Message, NameAddr, Scheme, Uri, param, param_of_list, parse};
+use crate::sip::{HeaderId, Message, param_of_list, parse};
 use crate::transaction::TxnId;
 
 impl B2bua {
@@ -25,16 +26,35 @@ impl B2bua {
         if !self.config.rf.enabled {
             return Verdict::GoOn;
         }
+        let asserted = self.asserts(origin.from);
         let mut values = Values::default();
-        values.read(invite, self.asserts(origin.from));
+        values.read(invite, asserted);
+        let nni = self.border(origin.from, SessionDirection::Inbound);
+        let (mut icid, mut access) = (env.pool.take(), env.pool.take());
+        if let Some(replaced) = self.replaced_call(invite) {
+            let state = &self.calls[replaced].state;
+            icid.extend_from_slice(state.texts.get(state.icid));
+            access.extend_from_slice(state.texts.get(state.access_network));
+        }
         let call = &mut self.calls[key];
-        let facts = values.facts(invite, call.state.texts.get(call.state.icid), call.state.id);
+        let known = Known {
+            icid: call.state.texts.get(call.state.icid),
+            id: call.state.id,
+            asserted,
+            nni,
+            replaced_icid: &icid,
+            transfer: facts::taken_over(&access, invite, call.state.begun),
+        };
+        let facts = values.facts(invite, &known);
         let trigger = Trigger::SetUp {
             facts: &facts,
             request_time: call.state.begun,
         };
-        self.ctf
-            .on_trigger(env.now, &mut call.state.charging, &trigger)
+        let charging = &mut call.state.charging;
+        let verdict = self.ctf.on_trigger(env.now, charging, &trigger);
+        env.pool.give(icid);
+        env.pool.give(access);
+        verdict
     }
 
     // TS 32.260 5.1.2: the first IMS node makes the ICID, the others keep it; one that somebody
@@ -70,12 +90,27 @@ impl B2bua {
         if !self.config.rf.enabled {
             return;
         }
+        let callee = self.calls[key].state.legs[1].peer;
+        let nni = self.border(callee, SessionDirection::Outbound);
         let state = &mut self.calls[key].state;
         let trigger = Trigger::Routed {
             called_party: state.texts.get(state.legs[1].remote_target),
             outgoing_session_id: state.texts.get(state.legs[1].call_id),
+            nni,
         };
         self.ctf.on_trigger(env.now, &mut state.charging, &trigger);
+    }
+
+    // The border between networks that a peer stands for, if the configuration says it is one.
+    fn border(&self, peer: std::net::SocketAddr, direction: SessionDirection) -> Option<Nni> {
+        let peer_at = self.config.peer_of(peer)?;
+        let of = &self.config.sip.peers[peer_at];
+        Some(Nni {
+            direction,
+            nni_type: of.nni?,
+            is_trusted: of.trusted,
+            neighbour: Some(peer.ip()),
+        })
     }
 
     /// A provisional response with SDP passed.
@@ -146,12 +181,14 @@ impl B2bua {
             let state = &mut self.calls[key].state;
             state.called_identity = state.texts.add(first);
         }
+        let body = facts::body_of(response, true);
+        let caller = self.asserts(self.calls[key].state.legs[0].peer);
         self.with_invite(key, |b2bua, invite| {
             let (offer, answer) = (bridge::sdp_of(invite), bridge::sdp_of(response));
             let mut sdp = [Sdp::new(b"", SdpType::Offer); 2];
             let mut count = 0;
             if let Some(offer) = offer {
-                sdp[count] = Sdp::new(offer, SdpType::Offer);
+                sdp[count] = facts::described(offer, SdpType::Offer, invite, caller);
                 count += 1;
             }
             if let Some(answer) = answer {
@@ -160,7 +197,7 @@ impl B2bua {
                 } else {
                     SdpType::Offer
                 };
-                sdp[count] = Sdp::new(answer, kind);
+                sdp[count] = facts::described(answer, kind, response, trusted);
                 count += 1;
             }
             let trigger = Trigger::Answered {
@@ -170,6 +207,8 @@ impl B2bua {
                 term_ioi: ioi(b"term-ioi"),
                 transit_ioi: ioi(b"transit-ioi"),
                 called_asserted_identity: asserted.get(),
+                terminating_access: facts::terminating_access(invite, response, caller),
+                message_bodies: body.as_slice(),
             };
             let charging = &mut b2bua.calls[key].state.charging;
             verdict = b2bua.ctf.on_trigger(env.now, charging, &trigger);
@@ -232,6 +271,12 @@ impl B2bua {
                 count += 1;
             }
         }
+        let offered = request.as_ref().and_then(bridge::sdp_of);
+        let hold = request
+            .as_ref()
+            .filter(|_| (200..300).contains(&response.status()))
+            .and_then(|request| services::of_offer(request, offered));
+        let (bodies, body_count) = bodies_of(request.as_ref(), response, user.side);
         let from_callee = match user.side {
             Side::Terminating => Some(*response),
             Side::Originating => request,
@@ -247,6 +292,8 @@ impl B2bua {
             code: response.status(),
             sdp: &sdp[..count],
             called_identity,
+            message_bodies: &bodies[..body_count],
+            services: hold.as_slice(),
         };
         let charging = &mut self.calls[user.call].state.charging;
         verdict = match self.ctf.on_trigger(env.now, charging, &trigger) {
@@ -308,9 +355,11 @@ impl B2bua {
         &mut self,
         env: &mut Env,
         key: CallKey,
+        side: Side,
         bye: &Message<'_>,
         unacknowledged: bool,
     ) {
+        let body = facts::body_of(bye, side == Side::Terminating);
         let reasons = tear_down::reasons_of(bye);
         let reasons = reasons.list();
         let mut stated = reasons.iter().map(|reason| CauseCode::from_reason(reason));
@@ -319,15 +368,22 @@ impl B2bua {
             None if unacknowledged => CauseCode::UNSUCCESSFUL_SETUP,
             None => CauseCode::NORMAL,
         };
-        self.close_charging(env, key, cause, &reasons);
+        self.close_charging(env, key, cause, &reasons, body.as_slice());
     }
 
     /// We ended the call.
     pub(super) fn trigger_ended(&mut self, env: &mut Env, key: CallKey, cause: CauseCode) {
-        self.close_charging(env, key, cause, &[]);
+        self.close_charging(env, key, cause, &[], &[]);
     }
 
-    fn close_charging(&mut self, env: &mut Env, key: CallKey, cause: CauseCode, reasons: &[&[u8]]) {
+    fn close_charging(
+        &mut self,
+        env: &mut Env,
+        key: CallKey,
+        cause: CauseCode,
+        reasons: &[&[u8]],
+        message_bodies: &[MessageBody<'_>],
+    ) {
         if !self.config.rf.enabled {
             return;
         }
@@ -335,6 +391,7 @@ impl B2bua {
             cause,
             reasons,
             request_time: env.now.wall,
+            message_bodies,
         };
         self.ctf
             .on_trigger(env.now, &mut self.calls[key].state.charging, &trigger);
@@ -376,8 +433,17 @@ impl B2bua {
         self.with_invite(key, |b2bua, request| {
             let mut values = Values::default();
             values.read(request, asserted);
+            let caller = b2bua.calls[key].state.legs[0].peer;
+            let nni = b2bua.border(caller, SessionDirection::Inbound);
             let state = &mut b2bua.calls[key].state;
-            let mut facts = values.facts(request, state.texts.get(state.icid), state.id);
+            let known = Known {
+                icid: state.texts.get(state.icid),
+                id: state.id,
+                asserted,
+                nni,
+                ..Known::default()
+            };
+            let mut facts = values.facts(request, &known);
             facts.called_party = request.request_uri();
             facts.outgoing_session_id = request.call_id();
             let asked = request.header(HeaderId::Expires).and_then(number);
@@ -405,218 +471,29 @@ impl B2bua {
     }
 }
 
-/// The lists that [`SessionFacts`] borrows.
-#[derive(Default)]
-struct Values<'a> {
-    calling: List<'a>,
-    access: List<'a>,
-    flat: Vec<(SubscriptionIdType, &'a [u8])>,
-    body: Option<MessageBody<'a>>,
-    role: RoleOfNode,
-}
-
-impl<'a> Values<'a> {
-    fn read(&mut self, request: &Message<'a>, asserted: bool) {
-        if asserted {
-            self.calling
-                .add_uris(request.values(HeaderId::PAssertedIdentity));
-        }
-        self.role = role_of(request, asserted);
-        // Network-provided access information first (TS 32.299 7.2.1).
-        for provided in [true, false] {
-            for value in request.values(HeaderId::PAccessNetworkInfo) {
-                let np = value
-                    .split(|&byte| byte == b';')
-                    .any(|p| p.trim_ascii().eq_ignore_ascii_case(b"network-provided"));
-                if np == provided {
-                    self.access.add(value);
-                }
-            }
-        }
-        self.read_served_user(request, asserted);
-        if bridge::sdp_of(request).is_none() && !request.body().is_empty() {
-            self.body = Some(MessageBody {
-                content_type: request.header(HeaderId::ContentType).unwrap_or_default(),
-                content_length: request.body().len() as u32,
-                disposition: request
-                    .header(HeaderId::ContentDisposition)
-                    .unwrap_or_default(),
-                from_called_party: false,
-            });
-        }
+// The bodies of a transaction; `side` is the leg that answered.
+fn bodies_of<'a>(
+    request: Option<&Message<'a>>,
+    response: &Message<'a>,
+    side: Side,
+) -> ([MessageBody<'a>; 2], usize) {
+    let none = MessageBody {
+        content_type: b"",
+        content_length: 0,
+        disposition: b"",
+        from_called_party: false,
+    };
+    let mut bodies = [none; 2];
+    let mut count = 0;
+    let answered_by_callee = side == Side::Terminating;
+    let asked = request.and_then(|request| facts::body_of(request, !answered_by_callee));
+    let answered = facts::body_of(response, answered_by_callee);
+    for body in [asked, answered].into_iter().flatten() {
+        bodies[count] = body;
+        count += 1;
     }
-
-    fn read_served_user(&mut self, request: &Message<'a>, asserted: bool) {
-        let served = request
-            .header(HeaderId::PServedUser)
-            .filter(|_| asserted)
-            .and_then(|value| NameAddr::parse(value).ok());
-        match (served, self.role) {
-            (Some(served), _) => self.subscribe(served.uri),
-            (None, RoleOfNode::Terminating) => {
-                let called = request
-                    .header(HeaderId::PCalledPartyId)
-                    .and_then(|value| NameAddr::parse(value).ok());
-                self.subscribe(called.map_or(request.request_uri(), |called| called.uri));
-            }
-            (None, _) => {
-                for place in 0..self.calling.len {
-                    self.subscribe(self.calling.values[place]);
-                }
-            }
-        }
-    }
-
-    fn subscribe(&mut self, uri: &'a [u8]) {
-        let Ok(parsed) = Uri::parse(uri) else { return };
-        let entry = match parsed.scheme {
-            Scheme::Tel => {
-                let digits = uri.get(4..).unwrap_or_default();
-                let end = digits
-                    .iter()
-                    .position(|&byte| byte == b';')
-                    .unwrap_or(digits.len());
-                (SubscriptionIdType::E164, strip_plus(&digits[..end]))
-            }
-            _ => (SubscriptionIdType::SipUri, uri),
-        };
-        self.flat.push(entry);
-    }
-
-    fn facts<'b>(&'b self, request: &Message<'b>, icid: &'b [u8], id: u128) -> SessionFacts<'b> {
-        let vector = request
-            .header(HeaderId::PChargingVector)
-            .unwrap_or_default();
-        let of_vector = |name: &[u8]| {
-            param_of_list(vector, name)
-                .flatten()
-                .map_or(&b""[..], unquoted)
-        };
-        let uri_params = Uri::parse(request.request_uri()).map_or(&b""[..], |uri| uri.params);
-        let of_uri = |name: &[u8]| param(uri_params, name).flatten().unwrap_or_default();
-        let of = |id| request.header(id).unwrap_or_default();
-        SessionFacts {
-            slot: id as u32,
-            role_of_node: self.role,
-            method: request.method_text(),
-            user_session_id: request.call_id(),
-            calling_party: self.calling.get(),
-            requested_party: request.request_uri(),
-            from_address: of(HeaderId::From),
-            icid,
-            related_icid: of_vector(b"related-icid"),
-            orig_ioi: of_vector(b"orig-ioi"),
-            term_ioi: of_vector(b"term-ioi"),
-            transit_ioi: of_vector(b"transit-ioi"),
-            fe_identifiers: of_vector(b"fe-identifier"),
-            access_network_info: self.access.get(),
-            cellular_network_info: of(HeaderId::CellularNetworkInfo),
-            visited_network: of(HeaderId::PVisitedNetworkId),
-            icsi: of(HeaderId::PAssertedService),
-            instance_id: instance_of(request),
-            session_priority: priority_of(request),
-            subscription_ids: &self.flat,
-            user_name: user_name_of(request),
-            number_portability: of_uri(b"rn"),
-            carrier_select: of_uri(b"cic"),
-            message_bodies: self.body.as_slice(),
-            ..SessionFacts::default()
-        }
-    }
+    (bodies, count)
 }
 
-/// A few borrowed values.
-#[derive(Default)]
-struct List<'a> {
-    values: [&'a [u8]; LIST],
-    len: usize,
-}
-
-impl<'a> List<'a> {
-    fn add(&mut self, value: &'a [u8]) {
-        if self.len < LIST {
-            self.values[self.len] = value;
-            self.len += 1;
-        }
-    }
-
-    fn add_uris(&mut self, values: impl Iterator<Item = &'a [u8]>) {
-        for value in values {
-            if let Ok(address) = NameAddr::parse(value) {
-                self.add(address.uri);
-            }
-        }
-    }
-
-    fn get(&self) -> &[&'a [u8]] {
-        &self.values[..self.len]
-    }
-}
-
-// TS 24.229: P-Served-User's sescase, or the `orig` parameter of the Route that names us.
-fn role_of(request: &Message<'_>, asserted: bool) -> RoleOfNode {
-    let case = request
-        .header(HeaderId::PServedUser)
-        .filter(|_| asserted)
-        .and_then(|value| NameAddr::parse(value).ok())
-        .and_then(|served| param(served.params, b"sescase").flatten());
-    match case {
-        Some(case) if case.eq_ignore_ascii_case(b"term") => RoleOfNode::Terminating,
-        Some(_) => RoleOfNode::Originating,
-        // On the terminating side the S-CSCF names the called party (RFC 7315 4.2).
-        None if request.header(HeaderId::PCalledPartyId).is_some() => RoleOfNode::Terminating,
-        None => RoleOfNode::Originating,
-    }
-}
-
-fn instance_of<'a>(request: &Message<'a>) -> &'a [u8] {
-    request
-        .values(HeaderId::Contact)
-        .next()
-        .and_then(|contact| NameAddr::parse(contact).ok())
-        .and_then(|contact| param(contact.params, b"+sip.instance").flatten())
-        .map_or(&b""[..], unquoted)
-}
-
-// RFC 3261 20.26 to Session-Priority 0 (highest) to 4.
-fn priority_of(request: &Message<'_>) -> Option<u32> {
-    let value = request.header(HeaderId::Priority)?;
-    [&b"emergency"[..], b"urgent", b"normal", b"non-urgent"]
-        .iter()
-        .position(|name| value.eq_ignore_ascii_case(name))
-        .map(|place| place as u32)
-}
-
-fn user_name_of<'a>(request: &Message<'a>) -> &'a [u8] {
-    [HeaderId::Authorization, HeaderId::ProxyAuthorization]
-        .into_iter()
-        .filter_map(|id| request.header(id))
-        .find_map(|value| {
-            let at = value
-                .windows(10)
-                .position(|part| part.eq_ignore_ascii_case(b"username=\""))?;
-            let rest = &value[at + 10..];
-            Some(&rest[..rest.iter().position(|&byte| byte == b'"')?])
-        })
-        .unwrap_or_default()
-}
-
-fn unquoted(value: &[u8]) -> &[u8] {
-    value
-        .strip_prefix(b"\"")
-        .and_then(|rest| rest.strip_suffix(b"\""))
-        .unwrap_or(value)
-}
-
-fn strip_plus(digits: &[u8]) -> &[u8] {
-    digits.strip_prefix(b"+").unwrap_or(digits)
-}
-
-fn number(value: &[u8]) -> Option<u32> {
-    std::str::from_utf8(value).ok()?.trim().parse().ok()
-}
-
-/// Values taken from a list header.
-const LIST: usize = 8;
 /// Longest icid-value kept, bytes.
 const ICID_MAX: usize = 256;

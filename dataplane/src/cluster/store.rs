@@ -544,8 +544,9 @@ fn courier(config: &ReplicatorConfig, keys: ClusterKeys, nodes: &[u16]) -> Couri
     Courier::new(config, keys, nodes)
 }
 
+// A state of another layout is not read as this one.
 const fn readable(schema: u16) -> bool {
-    schema == SCHEMA || schema + 1 == SCHEMA
+    schema == SCHEMA
 }
 
 /// Records looked at in one turn while calls are taken over.

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use serde::Deserialize;
 
 use super::route::HOPS_MAX;
-use super::{Config, Hop, Matcher, Node, Peer, Resolve, Rf, Route, Sip};
-use charging::config::{ChargingClass, RealtimePolicy, TriggerRows};
+use super::{Auth, Config, Hop, Matcher, Node, Peer, Resolve, Rf, Route, Secret, Sip, triggers};
+use charging::config::ChargingClass;
 
 use crate::dialog::session_timer::Wanted;
 use crate::env::LISTENERS_MAX;
@@ -19,7 +19,12 @@ pub(super) struct Wrong {
     pub(super) fix: String,
 }
 
-fn wrong(key: impl Into<String>, reason: impl Into<String>, fix: impl Into<String>) -> Wrong {
+/// Builds one.
+pub(super) fn wrong(
+    key: impl Into<String>,
+    reason: impl Into<String>,
+    fix: impl Into<String>,
+) -> Wrong {
     Wrong {
         key: key.into(),
         reason: reason.into(),
@@ -107,6 +112,7 @@ struct PeerFile {
     allow: Vec<String>,
     #[serde(default)]
     trusted: bool,
+    nni: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -115,6 +121,9 @@ struct RouteFile {
     #[serde(rename = "match")]
     matcher: MatchFile,
     next_hop: NextHopFile,
+    username: Option<String>,
+    password: Option<String>,
+    password_file: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -430,14 +439,58 @@ fn peer(place: usize, file: PeerFile) -> Result<Peer, Wrong> {
                 })
         })
         .collect::<Result<_, _>>()?;
+    let nni = triggers::nni(place, file.nni.as_deref())?;
     Ok(Peer {
         name: file.name,
         allow,
         trusted: file.trusted,
+        nni,
     })
 }
 
+// Credentials towards the next hops of a route.
+fn auth(place: usize, file: &RouteFile) -> Result<Option<Auth>, Wrong> {
+    let key = |name: &str| format!("sip.route[{place}].{name}");
+    let given = (&file.username, &file.password, &file.password_file);
+    let (username, password) = match given {
+        (None, None, None) => return Ok(None),
+        (Some(username), Some(password), None) => (username, password.clone()),
+        (Some(username), None, Some(path)) => {
+            let text = std::fs::read_to_string(path).map_err(|error| {
+                let reason = format!("`{path}` cannot be read: {error}");
+                wrong(
+                    key("password_file"),
+                    reason,
+                    "name a file that holds the password",
+                )
+            })?;
+            (username, text.trim_end_matches(['\r', '\n']).to_owned())
+        }
+        (None, ..) => {
+            return Err(wrong(
+                key("username"),
+                "missing",
+                "write whose password it is",
+            ));
+        }
+        (Some(_), ..) => {
+            let fix = "write one of password and password_file";
+            return Err(wrong(key("password"), "missing, or there twice", fix));
+        }
+    };
+    // It goes into a quoted string as it is.
+    if username.contains(|c: char| c.is_control() || c == '"' || c == '\\') {
+        let fix = "leave out quotation marks, backslashes and control characters";
+        return Err(wrong(key("username"), "cannot be quoted", fix));
+    }
+    Ok(Some(Auth {
+        username: username.clone(),
+        password: Secret::new(password),
+    }))
+}
+
 fn route(place: usize, file: RouteFile, peers: &[Peer], resolve: Resolve) -> Result<Route, Wrong> {
+    let auth = auth(place, &file)?;
     let matcher = match file.matcher {
         MatchFile::Pattern(text) => Matcher {
             pattern: (text != "*").then_some(text),
@@ -483,7 +536,11 @@ fn route(place: usize, file: RouteFile, peers: &[Peer], resolve: Resolve) -> Res
             )
         })
         .collect::<Result<_, _>>()?;
-    Ok(Route { matcher, hops })
+    Ok(Route {
+        matcher,
+        hops,
+        auth,
+    })
 }
 
 // A bare address takes its place in the list as its priority: the first is the main one.
@@ -540,7 +597,13 @@ fn rf(file: RfFile, resolve: Resolve) -> Result<Rf, Wrong> {
             "write 6 or more",
         ));
     }
-    let class = class(&file)?;
+    let class = ChargingClass {
+        offline: file.enabled,
+        realtime: triggers::realtime(&file.realtime)?,
+        rows: triggers::rows(&file.triggers)?,
+        proposed_interim_interval_s: file.propose_interim_interval_s,
+        ..ChargingClass::default()
+    };
     Ok(Rf {
         enabled: file.enabled,
         origin_realm,
@@ -569,69 +632,3 @@ fn socket(resolve: Resolve, key: &str, text: &str) -> Result<SocketAddr, Wrong> 
 
 /// Most shards of a node: the shard number is a byte of the call token's routing.
 const SHARDS_MAX: usize = 64;
-
-fn class(file: &RfFile) -> Result<ChargingClass, Wrong> {
-    let realtime = match file.realtime.as_str() {
-        "deliver-and-grant" => RealtimePolicy::DeliverAndGrant,
-        "grant-and-store" => RealtimePolicy::GrantAndStore,
-        "grant-and-lose" => RealtimePolicy::GrantAndLose,
-        other => {
-            return Err(wrong(
-                "charging.rf.realtime",
-                format!("`{other}` is no policy"),
-                "write \"deliver-and-grant\", \"grant-and-store\" or \"grant-and-lose\"",
-            ));
-        }
-    };
-    let mut class = ChargingClass {
-        offline: file.enabled,
-        realtime,
-        proposed_interim_interval_s: file.propose_interim_interval_s,
-        ..ChargingClass::default()
-    };
-    for (name, on) in &file.triggers {
-        let Some((_, row)) = ROWS.iter().find(|(known, _)| known == name) else {
-            let names: Vec<_> = ROWS.iter().map(|(known, _)| *known).collect();
-            return Err(wrong(
-                format!("charging.rf.triggers.{name}"),
-                "there is no such occurrence",
-                format!("use one of: {}", names.join(", ")),
-            ));
-        };
-        *row(&mut class.rows) = *on;
-    }
-    Ok(class)
-}
-
-type Row = (&'static str, fn(&mut TriggerRows) -> &mut bool);
-
-/// The switches of `[charging.rf.triggers]`, named as the rows of the trigger table.
-const ROWS: [Row; 15] = [
-    ("session", |rows| &mut rows.session),
-    ("interim_on_ack_answer", |rows| {
-        &mut rows.interim_on_ack_answer
-    }),
-    ("interim_on_media_change", |rows| {
-        &mut rows.interim_on_media_change
-    }),
-    ("interim_on_media_change_failure", |rows| {
-        &mut rows.interim_on_media_change_failure
-    }),
-    ("interim_on_interval", |rows| &mut rows.interim_on_interval),
-    ("interim_on_access_network_change", |rows| {
-        &mut rows.interim_on_access_network_change
-    }),
-    ("interim_on_tariff", |rows| &mut rows.interim_on_tariff),
-    ("stop_at_bye_answer", |rows| &mut rows.stop_at_bye_answer),
-    ("event_on_redirect", |rows| &mut rows.event_on_redirect),
-    ("event_on_failure", |rows| &mut rows.event_on_failure),
-    ("event_on_challenge", |rows| &mut rows.event_on_challenge),
-    ("event_on_cancel", |rows| &mut rows.event_on_cancel),
-    ("event_on_internal_failure", |rows| {
-        &mut rows.event_on_internal_failure
-    }),
-    ("event_on_one_shot", |rows| &mut rows.event_on_one_shot),
-    ("event_on_one_shot_failure", |rows| {
-        &mut rows.event_on_one_shot_failure
-    }),
-];

@@ -6,6 +6,7 @@
 
 mod file;
 mod route;
+mod triggers;
 
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 
-pub use route::{Hop, Matcher, Route};
+pub use route::{Auth, Hop, Matcher, Route, Secret};
 
 use crate::dialog::session_timer::Wanted;
 use crate::transaction::Timers;
@@ -87,6 +88,8 @@ pub struct Peer {
     pub allow: Vec<IpNet>,
     /// Inside the trust domain: gets and may send P-Charging-* and P-Asserted-Identity.
     pub trusted: bool,
+    /// The border of another network that the peer stands for (NNI-Information).
+    pub nni: Option<charging::trigger::NniType>,
 }
 
 /// `[charging.rf]`.
@@ -251,6 +254,45 @@ mod tests {
         assert_eq!(wrong("[node\nname = 3").0, "line 1");
         let route = "[[sip.route]]\nmatch = { peer = \"x\" }\nnext_hop = \"127.0.0.1\"";
         assert_eq!(wrong(route).0, "sip.route[0].match.peer");
+    }
+
+    #[test]
+    fn a_route_takes_its_password_from_the_file_or_from_another() {
+        let route = "[[sip.route]]\nmatch = \"*\"\nnext_hop = \"127.0.0.1\"\n";
+        let of = |keys: &str| Config::parse(&format!("{route}{keys}"), Path::new("x"));
+        let auth = |keys: &str| of(keys).expect("valid").sip.routes[0].auth.clone();
+        let given = auth("username = \"ada\"\npassword = \"s3cret\"").expect("credentials");
+        assert_eq!(
+            (given.username.as_str(), given.password.reveal()),
+            ("ada", "s3cret")
+        );
+        assert!(!format!("{given:?}").contains("s3cret"));
+        let file = std::env::temp_dir().join(format!("ringtoll-secret-{}", std::process::id()));
+        std::fs::write(&file, "fr0m file\n").expect("a file can be written");
+        let keys = format!(
+            "username = \"ada\"\npassword_file = {:?}",
+            file.display().to_string()
+        );
+        assert_eq!(
+            auth(&keys).expect("credentials").password.reveal(),
+            "fr0m file"
+        );
+        std::fs::remove_file(&file).expect("it was there");
+        assert_eq!(
+            wrong(&format!("{route}{keys}")).0,
+            "sip.route[0].password_file"
+        );
+        assert_eq!(
+            wrong(&format!("{route}username = \"a\"")).0,
+            "sip.route[0].password"
+        );
+        assert_eq!(
+            wrong(&format!("{route}password = \"a\"")).0,
+            "sip.route[0].username"
+        );
+        let quoted = format!("{route}username = \"a\\\"b\"\npassword = \"a\"");
+        assert_eq!(wrong(&quoted).0, "sip.route[0].username");
+        assert!(auth("").is_none());
     }
 
     #[test]

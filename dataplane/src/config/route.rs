@@ -12,6 +12,41 @@ pub struct Route {
     pub matcher: Matcher,
     /// Next hops of the group.
     pub hops: Vec<Hop>,
+    /// Who we are to them when they challenge.
+    pub auth: Option<Auth>,
+}
+
+/// User name and password for digest authentication.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Auth {
+    /// The user name.
+    pub username: String,
+    /// The password.
+    pub password: Secret,
+}
+
+/// A text that no log and no error shows.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Keeps a secret.
+    #[must_use]
+    pub const fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The secret itself.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
 }
 
 /// One next hop.
@@ -167,6 +202,7 @@ mod tests {
         let route = Route {
             matcher: Matcher::default(),
             hops: vec![hop(1, 2, 1), hop(2, 1, 30), hop(3, 1, 10)],
+            auth: None,
         };
         let (mut rng, mut order, mut first) = (SplitMix64::new(1), Vec::new(), [0; 3]);
         for _ in 0..4_000 {

@@ -40,6 +40,14 @@ pub fn merge_key(secret: u64, request: &Message<'_>) -> ServerKey {
     ServerKey(hash.finish128().as_u128())
 }
 
+/// A number that stands for a tag.
+#[must_use]
+pub fn hash_tag(secret: u64, tag: &[u8]) -> u64 {
+    let mut hash = SipHasher13::new_with_keys(secret, TAG);
+    hash.write(tag);
+    hash.finish128().h1
+}
+
 fn key(secret: u64, request: &Message<'_>, method: Method) -> ServerKey {
     let mut hash = SipHasher13::new_with_keys(secret, MATCHED);
     hash.write_u8(method as u8);
@@ -88,5 +96,7 @@ fn write_lower(hash: &mut SipHasher13, text: &[u8]) {
 const COOKIE: &[u8] = b"z9hG4bK";
 /// Second half of the hash key for transaction matching.
 const MATCHED: u64 = 0x7472_616e_7361_6374;
+/// Second half of the hash key for tags.
+const TAG: u64 = 0x7461_6720_6861_7368;
 /// Second half of the hash key for merged-request detection.
 const MERGED: u64 = 0x6d65_7267_6564_3438;

@@ -86,6 +86,10 @@ struct Transaction<U> {
     cancel: Option<TxnId>,
     // Nobody wants the INVITE answered any more: it is not waited for without end.
     abandoned: bool,
+    // Client: how many challenges the user had answered when it sent this request.
+    challenges: u8,
+    // INVITE client: what was hashed of the To tags of the 2xx that were ended at once.
+    ended: [u16; ENDED_MAX],
     key: Option<ServerKey>,
     source: Option<ServerKey>,
     armed: [Option<TimerHandle>; 2],
@@ -217,6 +221,8 @@ impl<U: Owned> Layer<U> {
             to_has_tag: request.to_tag().is_some(),
             cancel: None,
             abandoned: false,
+            challenges: 0,
+            ended: [0; ENDED_MAX],
             key: Some(key),
             source,
             armed: [None; 2],
@@ -254,6 +260,8 @@ impl<U: Owned> Layer<U> {
             to_has_tag: false,
             cancel: None,
             abandoned: false,
+            challenges: 0,
+            ended: [0; ENDED_MAX],
             key: None,
             source: None,
             armed: [None; 2],
@@ -302,6 +310,22 @@ impl<U: Owned> Layer<U> {
         if txn.machine == Machine::ClientInvite(client_invite::State::Proceeding) {
             arm(env, &self.timers, txn, id, Timer::B, true);
         }
+    }
+
+    /// Notes that the dialog of a 2xx with this To tag, one that nobody wants, is ended. False if
+    /// that was noted before: the 2xx came again, and only its ACK has to (RFC 3261 13.2.2.4).
+    pub fn note_ended(&mut self, id: TxnId, tag: &[u8]) -> bool {
+        let hash = (key::hash_tag(self.secret, tag) as u16).max(1);
+        let Some(txn) = self.table.get_mut(id) else {
+            return true;
+        };
+        if txn.ended.contains(&hash) {
+            return false;
+        }
+        if let Some(free) = txn.ended.iter_mut().find(|noted| **noted == 0) {
+            *free = hash;
+        }
+        true
     }
 
     /// Takes a response whose branch names `id`. Tells whether the user must see it.
@@ -419,6 +443,19 @@ impl<U: Owned> Layer<U> {
     pub fn set_user(&mut self, id: TxnId, user: U) {
         if let Some(txn) = self.table.get_mut(id) {
             txn.user = user;
+        }
+    }
+
+    /// How many challenges the request of a client transaction answers.
+    #[must_use]
+    pub fn challenges(&self, id: TxnId) -> u8 {
+        self.table.get(id).map_or(0, |txn| txn.challenges)
+    }
+
+    /// Notes how many challenges the request of a client transaction answers.
+    pub fn set_challenges(&mut self, id: TxnId, count: u8) {
+        if let Some(txn) = self.table.get_mut(id) {
+            txn.challenges = count;
         }
     }
 
@@ -642,6 +679,9 @@ fn disarm<U>(env: &mut Env, txn: &mut Transaction<U>, slot: usize) {
         env.wheel.cancel(handle);
     }
 }
+
+/// Dialogs of one INVITE that are remembered as ended; each 2xx of a further one is ended anew.
+const ENDED_MAX: usize = 4;
 
 fn event_of_status(status: u16) -> Event {
     match status {

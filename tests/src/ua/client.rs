@@ -64,6 +64,7 @@ impl Phone {
         };
         let mut extra = self.supported();
         extra.push_str(self.allow());
+        extra.push_str(&self.plan.extra);
         if method == "INVITE" && self.plan.session_s > 0 {
             extra.push_str(&format!(
                 "Session-Expires: {};refresher=uac\r\nMin-SE: 90\r\n",

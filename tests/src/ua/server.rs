@@ -62,6 +62,9 @@ impl Phone {
             return;
         }
         let place = self.open(from, branch, method, request);
+        if self.plan.challenges > 0 && self.challenge(now, place, request) {
+            return;
+        }
         match request.method() {
             Method::Cancel => self.on_cancel(now, place),
             Method::Invite if request.to_tag().is_none() => self.on_invite(now, place, request),
@@ -106,6 +109,11 @@ impl Phone {
     }
 
     fn on_invite(&mut self, now: u64, place: usize, request: &Message<'_>) {
+        let replaces = value(request, HeaderId::Replaces);
+        if !self.dialogs.is_empty() && !replaces.is_empty() {
+            self.ledger.replaced_by = replaces;
+            return self.reply(now, place, 486, "", "");
+        }
         if !self.dialogs.is_empty() {
             self.wrong(now, "a second INVITE", request);
             return self.reply(now, place, 486, "", "");
@@ -147,6 +155,37 @@ impl Phone {
         if let Some((after, code)) = self.plan.answer {
             self.plan_at(now + after, Do::Final(code));
         }
+    }
+
+    // Refuses a request without credentials, or with those for a nonce that is stale by now.
+    fn challenge(&mut self, now: u64, place: usize, request: &Message<'_>) -> bool {
+        if request.method() == Method::Cancel {
+            return false;
+        }
+        let code = self.plan.challenges;
+        let (asks, answers) = match code {
+            401 => ("WWW-Authenticate", HeaderId::Authorization),
+            _ => ("Proxy-Authenticate", HeaderId::ProxyAuthorization),
+        };
+        let given = value(request, answers);
+        if given.contains("username=\"ada\"") {
+            let method = text(request.method_text());
+            self.ledger.credentials.push(format!("{method} {given}"));
+        }
+        let fresh = self.plan.stale_nonces;
+        let is_right =
+            given.contains(&format!("nonce=\"n{fresh}\"")) && given.contains("response=");
+        if is_right && !self.plan.never_satisfied {
+            return false;
+        }
+        // The first challenge of a request names the oldest nonce.
+        let known = (0..fresh).find(|old| given.contains(&format!("nonce=\"n{old}\"")));
+        let next = known.map_or(0, |old| old + 1);
+        let stale = if known.is_some() { ", stale=true" } else { "" };
+        let extra =
+            format!("{asks}: Digest realm=\"trunk\", nonce=\"n{next}\", qop=\"auth\"{stale}\r\n");
+        self.reply(now, place, code, &extra, "");
+        true
     }
 
     fn initial(&self) -> Option<usize> {
@@ -311,6 +350,10 @@ impl Phone {
             return;
         };
         if self.dialogs[dialog].fork {
+            if self.plan.fork_acks_lost > 0 {
+                self.plan.fork_acks_lost -= 1;
+                return;
+            }
             if !std::mem::replace(&mut self.ledger.fork_acknowledged, true) {
                 self.dialogs[dialog].state = DialogState::Confirmed;
             }

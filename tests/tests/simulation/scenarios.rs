@@ -314,6 +314,141 @@ fn the_2xx_of_a_fork_after_the_call_is_acknowledged_and_ended() {
 }
 
 #[test]
+fn the_repeated_2xx_of_a_losing_fork_gets_acks_and_one_bye() {
+    // The call goes on meanwhile, or is over and forgotten.
+    for talk in [30_000, 200] {
+        let mut world = world("");
+        let call = world.add_call(
+            Plan {
+                bye_after: Some(talk),
+                ..caller()
+            },
+            Plan {
+                fork_after: Some(1_000),
+                fork_acks_lost: 3,
+                ..callee()
+            },
+        );
+        finish(&mut world);
+        assert_eq!(bill(&world, call), answered(0));
+        let fork = &world.phones[call + 1].ledger;
+        assert!(fork.fork_acknowledged && fork.fork_ended);
+        assert_eq!(fork.received, ["BYE", "BYE"], "one for each dialog");
+    }
+}
+
+const TRUNK: &str = "[[sip.route]]\nmatch = \"*\"\nnext_hop = \"10.1.0.2:5060\"\n\
+username = \"ada\"\npassword = \"secret\"\n[charging.rf.triggers]\nevent_on_challenge = true\n";
+
+#[test]
+fn the_challenges_of_a_trunk_are_answered_and_the_call_is_billed_once() {
+    for challenges in [401, 407] {
+        for stale_nonces in [0, 1] {
+            let mut world = world(TRUNK);
+            let inside = vec![(1_000, "INVITE"), (2_000, "INFO")];
+            let call = world.add_call(
+                Plan { inside, ..caller() },
+                Plan {
+                    challenges,
+                    stale_nonces,
+                    ..callee()
+                },
+            );
+            finish(&mut world);
+            let kinds: Vec<_> = bill(&world, call).into_iter().map(|one| one.0).collect();
+            assert_eq!(kinds, [Start, Interim, Stop]);
+            let [caller, callee] = [call, call + 1].map(|phone| &world.phones[phone].ledger);
+            assert!(
+                caller.inside.iter().all(|(_, code)| *code == 200),
+                "{caller:?}"
+            );
+            assert!(callee.bye_received.is_some());
+            let answers = callee.credentials.len();
+            assert_eq!(
+                answers,
+                4 * (1 + stale_nonces as usize),
+                "{:?}",
+                callee.credentials
+            );
+        }
+    }
+}
+
+#[test]
+fn a_trunk_that_is_never_satisfied_ends_the_set_up() {
+    let mut world = world(TRUNK);
+    let call = world.add_call(
+        caller(),
+        Plan {
+            challenges: 407,
+            never_satisfied: true,
+            ..callee()
+        },
+    );
+    finish(&mut world);
+    assert_eq!(bill(&world, call), failed(407));
+    assert_eq!(
+        world.phones[call + 1].ledger.credentials.len(),
+        1,
+        "no loop"
+    );
+}
+
+#[test]
+fn a_message_to_a_trunk_is_sent_again_with_credentials() {
+    let mut world = world(TRUNK);
+    let one = Plan {
+        method: "MESSAGE",
+        ..Plan::default()
+    };
+    let call = world.add_call(
+        one,
+        Plan {
+            challenges: 407,
+            answer: Some((50, 200)),
+            ..Plan::default()
+        },
+    );
+    finish(&mut world);
+    assert_eq!(bill(&world, call), failed(-1));
+}
+
+#[test]
+fn a_dialog_to_be_replaced_is_named_as_its_phone_knows_it() {
+    let mut world = world("");
+    let call = world.add_call(caller(), callee());
+    world.run_until(3_000);
+    // The caller tells a third phone of its dialog, which then calls the callee.
+    let named = world.phones[call].replaces();
+    let third = Plan {
+        calls_at: Some(world.now),
+        target: format!("sip:callee@{}", world.phones[call + 1].address),
+        extra: format!("Replaces: {named}\r\n"),
+        ..caller()
+    };
+    let third = world.add_phone(third);
+    world.add_phone(Plan::default());
+    world.run_until(4_000);
+    let callee = &world.phones[call + 1];
+    // Of its own dialog a phone says the other way round which tag is whose.
+    let seen = callee
+        .ledger
+        .replaced_by
+        .replace("to-tag", "x")
+        .replace("from-tag", "to-tag");
+    let seen = seen.replace(";x=", ";from-tag=");
+    let parts = |text: &str| {
+        let mut parts: Vec<String> = text.split(';').map(str::to_owned).collect();
+        parts.sort();
+        parts
+    };
+    assert_eq!(parts(&seen), parts(&callee.replaces()));
+    finish(&mut world);
+    assert_eq!(bill(&world, call), answered(0));
+    assert_eq!(bill(&world, third), failed(486));
+}
+
+#[test]
 fn an_answer_without_ack_ends_both_legs() {
     let mut world = world("");
     let silent = Plan {
