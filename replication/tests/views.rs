@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use replication::replicator::Standing;
 use replication::view::{
-    Adoption, Durable, SaveFault, StartFault, View, ViewConfig, ViewMessage, Views, VoteStore,
+    Adoption, Durable, SaveFault, StartFault, Versions, View, ViewConfig, ViewMessage, Views,
+    VoteStore,
 };
 
 const MS: u64 = 1_000_000;
@@ -320,8 +321,8 @@ fn hearing_others_is_no_right_to_act() {
     world.run(1000);
     // Node 0 hears everything; nobody hears node 0.
     world.cut.extend([(0, 1), (0, 2)]);
-    world.run(240);
-    assert!(!world.may_act(0));
+    world.run(190);
+    assert!(!world.may_act(0), "long before any view says so");
     assert!(world.may_act(1) && world.may_act(2));
 }
 
@@ -740,6 +741,83 @@ fn a_witness_votes_and_is_nobodys_place() {
     world.run(1000);
     assert!(world.everybody_acts());
     assert_eq!(world.nodes[0].views.view().gone, 0, "it held nothing");
+}
+
+#[test]
+fn a_cluster_is_upgraded_node_by_node_and_writes_anew_only_at_the_end() {
+    let former = Versions {
+        protocol: (1, 2),
+        schema: (4, 5),
+        schema_held: 5,
+    };
+    let present = Versions {
+        protocol: (2, 3),
+        schema: (5, 6),
+        schema_held: 5,
+    };
+    let mut world = World::new(3, 0, 26);
+    for node in &mut world.nodes {
+        node.views.set_versions(former);
+    }
+    world.run(1000);
+    for at in 0..3 {
+        world.restart(at, true);
+        world.nodes[at].views.set_versions(present);
+        world.run(2000);
+        assert!(world.everybody_acts(), "after {at}");
+        let (schema, protocol) = if at < 2 { (5, 2) } else { (6, 3) };
+        for node in &world.nodes {
+            assert_eq!(node.views.schema(), schema, "after {at}");
+        }
+        assert_eq!(world.nodes[0].views.protocol(2), protocol);
+    }
+    // Now a record of the new schema is held, and the way back is closed.
+    world.nodes[0].views.note_schema(6);
+    world.restart(2, true);
+    world.nodes[2].views.set_versions(former);
+    world.run(3000);
+    assert!(!world.may_act(2));
+    assert_eq!(world.nodes[0].views.incompatible(), 0b100);
+    assert!(world.nodes[0].views.heartbeats_incompatible() > 0);
+    assert!(world.may_act(0) && world.may_act(1), "the others go on");
+}
+
+#[test]
+fn a_node_two_versions_ahead_is_refused_and_harms_nobody() {
+    let mut world = World::new(3, 0, 27);
+    world.run(1000);
+    world.restart(1, true);
+    world.nodes[1].views.set_versions(Versions {
+        protocol: (2, 3),
+        ..Versions::default()
+    });
+    world.run(3000);
+    assert!(!world.may_act(1));
+    assert_eq!(world.standing(0, 1), Standing::Dead);
+    assert_eq!(world.nodes[0].views.incompatible(), 0b010);
+    assert_eq!(world.nodes[1].views.incompatible(), 0b101);
+    assert!(world.may_act(0) && world.may_act(2));
+    world.restart(1, true);
+    world.run(2000);
+    assert!(world.everybody_acts());
+    assert_eq!(world.nodes[0].views.incompatible(), 0);
+}
+
+#[test]
+fn an_ack_of_what_was_never_sent_is_no_lease() {
+    let mut world = World::new(3, 0, 28);
+    world.run(1000);
+    world.isolate(0);
+    let now = world.clock(0);
+    let accepted = world.nodes[0].views.view().number;
+    // From a former life of this node, whose clock had run further.
+    for (from, sent) in [(1, now + 1000 * MS), (2, now + 500 * MS)] {
+        let node = &mut world.nodes[0];
+        let ack = ViewMessage::Ack { sent, accepted };
+        node.views.handle(now, from, &ack, &mut node.disk);
+    }
+    world.run(190);
+    assert!(!world.may_act(0));
 }
 
 fn draining(voters: u8, witnesses: u32, node: usize) -> World {
