@@ -196,6 +196,7 @@ impl Courier {
             Ok((_, Letter::Forward(_))) => counters.forwards_received += 1,
             Ok(_) => {}
             Err(OpenFault::Body(_)) => counters.bodies_malformed += 1,
+            Err(OpenFault::Frame(FrameError::Protocol)) => counters.protocols_refused += 1,
             Err(_) => counters.datagrams_refused += 1,
         }
         opened
@@ -205,6 +206,20 @@ impl Courier {
     pub fn admit(&mut self, peer: u16, incarnation: Option<u32>) {
         if let Ok(peer) = self.peer(peer) {
             peer.admitted = incarnation;
+        }
+    }
+
+    /// Sets which protocols it reads; for tests of versions to come.
+    pub fn set_protocols(&mut self, lowest: u8, highest: u8) {
+        for peer in &mut self.peers {
+            peer.channel.set_protocols(lowest, highest);
+        }
+    }
+
+    /// Writes to a peer in the protocol agreed on, see [`Views::protocol`](crate::Views::protocol).
+    pub fn set_protocol(&mut self, to: u16, protocol: u8) {
+        if let Ok(peer) = self.peer(to) {
+            peer.channel.set_protocol(protocol);
         }
     }
 
@@ -360,6 +375,8 @@ pub struct CourierCounters {
     pub letters_unsent: u64,
     /// Datagrams not believed.
     pub datagrams_refused: u64,
+    /// Datagrams in a version of the protocol that this node does not read.
+    pub protocols_refused: u64,
     /// Bodies that could not be read to the end.
     pub bodies_malformed: u64,
     /// Forwards received whole.

@@ -30,6 +30,8 @@ use crate::record::{CallId, Version};
 /// The clear part in front of every datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {
+    /// Version of the protocol it is written in; 0 for heartbeats, whose layout only grows.
+    pub protocol: u8,
     /// What the body is.
     pub kind: FrameKind,
     /// Node that sends.
@@ -71,7 +73,7 @@ impl Head {
     /// Writes the head at the start of `bytes`.
     pub fn encode(&self, bytes: &mut [u8; HEAD]) {
         bytes[0..2].copy_from_slice(&MAGIC.to_le_bytes());
-        bytes[2] = PROTOCOL;
+        bytes[2] = self.protocol;
         bytes[3] = self.kind as u8 + 1;
         bytes[4..6].copy_from_slice(&self.from.to_le_bytes());
         bytes[6..8].copy_from_slice(&self.to.to_le_bytes());
@@ -87,15 +89,13 @@ impl Head {
     /// Reads the head of a datagram. Nothing in it is true before the seal is opened.
     ///
     /// # Errors
-    /// `Short`, `Magic`, `Protocol` or `Kind`.
+    /// `Short`, `Magic` or `Kind`.
     pub fn parse(datagram: &[u8]) -> Result<Self, FrameError> {
         let mut cursor = Bytes::new(datagram);
         if cursor.u16()? != MAGIC {
             return Err(FrameError::Magic);
         }
-        if cursor.u8()? != PROTOCOL {
-            return Err(FrameError::Protocol);
-        }
+        let protocol = cursor.u8()?;
         let kind = match cursor.u8()? {
             1 => FrameKind::Data,
             2 => FrameKind::Ack,
@@ -105,6 +105,7 @@ impl Head {
             _ => return Err(FrameError::Kind),
         };
         Ok(Self {
+            protocol,
             kind,
             from: cursor.u16()?,
             to: cursor.u16()?,
@@ -373,6 +374,11 @@ impl<'a> Bytes<'a> {
 pub const MAGIC: u16 = u16::from_le_bytes(*b"Rt");
 /// Version of this layout.
 pub const PROTOCOL: u8 = 1;
+/// Lowest protocol this version still reads and writes.
+pub const PROTOCOL_MIN: u8 = 1;
+/// In place of the protocol: a heartbeat, by which nodes learn what they have in common.
+pub const PROTOCOL_HEARTBEAT: u8 = 0;
+const _: () = assert!(PROTOCOL_HEARTBEAT < PROTOCOL_MIN && PROTOCOL_MIN <= PROTOCOL);
 /// Bytes of the clear part.
 pub const HEAD: usize = 32;
 /// Bytes in front of the entries.
@@ -448,6 +454,7 @@ mod tests {
         #[test]
         fn a_head_reads_back(from: u16, to: u16, cluster: u32, numbers: (u32, u32, u64), key: u8) {
             let head = Head {
+                protocol: PROTOCOL,
                 kind: FrameKind::View,
                 from,
                 to,

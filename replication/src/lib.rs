@@ -65,6 +65,6 @@ pub use replicator::{
 pub use ring::{Applied, Cursor, Origin, Recovery, Ring};
 pub use seal::ClusterKeys;
 pub use view::{
-    Adoption, Boot, Durable, View, ViewConfig, ViewMessage, Views, VoteFault, VoteFile,
+    Adoption, Boot, Durable, Versions, View, ViewConfig, ViewMessage, Views, VoteFault, VoteFile,
     VoteIdentity, VoteStore,
 };

@@ -23,8 +23,8 @@ use self::incoming::Incoming;
 use self::outgoing::Outgoing;
 use crate::catch_up::{Giver, Mark, Scope, Walked};
 use crate::frame::{
-    Bytes, DATAGRAM_BYTES_ETHERNET, ENTRY, ENTRY_RECORD, Entry, EntryKind, FLAG_URGENT, FrameKind,
-    HEAD, Head, STREAM, Stream, TAG,
+    Bytes, DATAGRAM_BYTES_ETHERNET, ENTRY, ENTRY_RECORD, Entry, EntryKind, FLAG_URGENT, FrameError,
+    FrameKind, HEAD, Head, STREAM, Stream, TAG,
 };
 use crate::reassembly::PIECE;
 use crate::record::{CallId, Kind, Meta, Version};
@@ -137,6 +137,16 @@ impl Link {
         }
     }
 
+    /// Sets which protocols it reads; for tests of versions to come.
+    pub fn set_protocols(&mut self, lowest: u8, highest: u8) {
+        self.channel.set_protocols(lowest, highest);
+    }
+
+    /// Writes in the protocol agreed on.
+    pub fn set_protocol(&mut self, protocol: u8) {
+        self.channel.set_protocol(protocol);
+    }
+
     /// Takes other cluster keys.
     pub fn set_keys(&mut self, keys: ClusterKeys) {
         self.channel.set_keys(keys);
@@ -189,7 +199,10 @@ impl Link {
         ring: &mut Ring,
         on: &mut impl FnMut(LinkEvent),
     ) -> Result<(), OpenFault> {
-        let (head, body) = self.channel.open(datagram).inspect_err(|_| {
+        let (head, body) = self.channel.open(datagram).inspect_err(|fault| {
+            let is_version = *fault == OpenFault::Frame(FrameError::Protocol);
+            self.counters.protocol_refused += u64::from(is_version);
+            self.counters.datagram_key_unknown += u64::from(*fault == OpenFault::Key);
             self.counters.datagram_refused += 1;
         })?;
         if self.admitted != Some(head.incarnation) {
@@ -536,6 +549,10 @@ pub struct LinkCounters {
     pub datagrams_sent: u64,
     /// Datagrams not believed.
     pub datagram_refused: u64,
+    /// Of these, in a version of the protocol that this node does not read.
+    pub protocol_refused: u64,
+    /// Of these, sealed under a cluster key that is not in force here.
+    pub datagram_key_unknown: u64,
     /// Datagrams of an incarnation the view does not admit.
     pub datagram_fenced: u64,
     /// Bodies that could not be read to the end.

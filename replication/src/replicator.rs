@@ -400,6 +400,20 @@ impl Replicator {
             .map(|known| &known.link)
     }
 
+    /// Sets which protocols it reads; for tests of versions to come.
+    pub fn set_protocols(&mut self, lowest: u8, highest: u8) {
+        for peer in &mut self.peers {
+            peer.link.set_protocols(lowest, highest);
+        }
+    }
+
+    /// Writes to a peer in the protocol agreed on, see [`Views::protocol`](crate::Views::protocol).
+    pub fn set_protocol(&mut self, peer: u16, protocol: u8) {
+        if let Some(peer) = self.peers.iter_mut().find(|known| known.node == peer) {
+            peer.link.set_protocol(protocol);
+        }
+    }
+
     /// Takes other cluster keys.
     pub fn set_keys(&mut self, keys: ClusterKeys) {
         for peer in &mut self.peers {

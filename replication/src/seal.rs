@@ -8,7 +8,9 @@
 use ::ring::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use ::ring::hkdf::{HKDF_SHA256, Salt};
 
-use crate::frame::{FrameError, FrameKind, HEAD, Head, TAG};
+use crate::frame::{
+    FrameError, FrameKind, HEAD, Head, PROTOCOL, PROTOCOL_HEARTBEAT, PROTOCOL_MIN, TAG,
+};
 
 /// The cluster keys in force. For a rotation, first give every node the new key as `other`, then
 /// swap, then drop the former: at no moment does a node receive what it cannot open.
@@ -41,6 +43,10 @@ pub struct Channel {
     opening: Option<Opening>,
     numbers: u64,
     replay: Replay,
+    /// Lowest and highest protocol it reads.
+    protocols: (u8, u8),
+    /// Protocol it writes.
+    protocol: u8,
 }
 
 /// What a channel carries. Channels for different purposes share no key.
@@ -103,7 +109,19 @@ impl Channel {
             opening: None,
             numbers: 0,
             replay: Replay::default(),
+            protocols: (PROTOCOL_MIN, PROTOCOL),
+            protocol: PROTOCOL_MIN,
         }
+    }
+
+    /// Sets what it reads; the lowest is written until another is agreed.
+    pub fn set_protocols(&mut self, lowest: u8, highest: u8) {
+        (self.protocols, self.protocol) = ((lowest, highest), lowest);
+    }
+
+    /// Writes in the protocol agreed with the peer from now on, if it can.
+    pub fn set_protocol(&mut self, protocol: u8) {
+        self.protocol = protocol.clamp(self.protocols.0, self.protocols.1);
     }
 
     /// Takes other cluster keys from now on.
@@ -135,6 +153,11 @@ impl Channel {
         let datagram = datagram.get_mut(..len)?;
         self.numbers += 1;
         let head = Head {
+            protocol: if to_incarnation == 0 {
+                PROTOCOL_HEARTBEAT
+            } else {
+                self.protocol
+            },
             kind,
             from: self.ends.node,
             to: self.ends.peer,
@@ -219,10 +242,15 @@ impl Channel {
         if (head.from, head.to, head.shard) != (ends.peer, ends.node, ends.shard) {
             return Err(OpenFault::Address);
         }
-        // View traffic is how nodes learn each other's incarnation, so it may not know it yet.
+        // Heartbeats are how nodes learn incarnation and versions, so they may not know them yet.
         let unknown = head.to_incarnation == 0
+            && head.protocol == PROTOCOL_HEARTBEAT
             && head.kind == FrameKind::View
             && self.purpose == Purpose::Letters;
+        let (lowest, highest) = self.protocols;
+        if !unknown && !(lowest..=highest).contains(&head.protocol) {
+            return Err(OpenFault::Frame(FrameError::Protocol));
+        }
         if head.to_incarnation != ends.incarnation && !unknown {
             return Err(OpenFault::Incarnation);
         }

@@ -20,10 +20,12 @@ mod choice;
 mod drain;
 mod heartbeat;
 mod lease;
+mod versions;
 mod vote_file;
 mod wire;
 
 pub use self::lease::Adoption;
+pub use self::versions::Versions;
 pub use self::vote_file::{Boot, VoteFault, VoteFile, VoteIdentity};
 use crate::register::{Ballot, Outcome, Register, RegisterMessage, Vote};
 use crate::replicator::Standing;
@@ -177,6 +179,8 @@ pub struct Heartbeat {
     pub drain: bool,
     /// View under which it has handed everything over; 0: not yet.
     pub drained: u32,
+    /// What it reads and writes.
+    pub versions: Versions,
     /// How long ago it last acked each node, in milliseconds.
     pub ages_ms: [u16; VOTERS_MAX],
 }
@@ -196,6 +200,10 @@ pub struct Views {
     settled: u32,
     drain: bool,
     drained: u32,
+    versions: Versions,
+    /// Bit per peer that has no version in common with this node.
+    incompatible: u32,
+    heartbeats_incompatible: u64,
     peers: [PeerView; VOTERS_MAX],
     boot: u64,
     heartbeat_at: u64,
@@ -224,6 +232,7 @@ struct PeerView {
     kept: bool,
     drain: bool,
     drained: u32,
+    versions: Versions,
     /// When we last acked it.
     given: u64,
     ages_ms: [u16; VOTERS_MAX],
@@ -274,6 +283,9 @@ impl Views {
             settled: 0,
             drain: false,
             drained: 0,
+            versions: Versions::default(),
+            incompatible: 0,
+            heartbeats_incompatible: 0,
             peers: [PeerView::unknown(now); VOTERS_MAX],
             boot: now,
             heartbeat_at: now,

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use replication::replicator::Standing;
 use replication::view::{
-    Adoption, Durable, SaveFault, StartFault, View, ViewConfig, ViewMessage, Views, VoteStore,
+    Adoption, Durable, SaveFault, StartFault, Versions, View, ViewConfig, ViewMessage, Views,
+    VoteStore,
 };
 
 const MS: u64 = 1_000_000;
@@ -35,6 +36,8 @@ struct Node {
     syncs: bool,
     /// Says that all its calls have their copies.
     settles: bool,
+    /// Writes its calls anew when it must.
+    resumes: bool,
 }
 
 struct Draw(u64);
@@ -95,6 +98,7 @@ impl World {
                     ppm,
                     syncs: true,
                     settles: true,
+                    resumes: true,
                 }
             })
             .collect();
@@ -161,7 +165,7 @@ impl World {
         let known = *self.history.entry(view.number).or_insert(view);
         assert_eq!(known, view, "one content per view number");
         let node = &mut self.nodes[at];
-        if node.views.must_resume() && node.views.sync_wanted() == 0 {
+        if node.resumes && node.views.must_resume() && node.views.sync_wanted() == 0 {
             node.views.set_resumed();
         }
         while let Some((to, message)) = self.nodes[at].views.poll_message() {
@@ -317,8 +321,8 @@ fn hearing_others_is_no_right_to_act() {
     world.run(1000);
     // Node 0 hears everything; nobody hears node 0.
     world.cut.extend([(0, 1), (0, 2)]);
-    world.run(240);
-    assert!(!world.may_act(0));
+    world.run(190);
+    assert!(!world.may_act(0), "long before any view says so");
     assert!(world.may_act(1) && world.may_act(2));
 }
 
@@ -519,6 +523,303 @@ fn a_lone_minority_neither_acts_nor_decides() {
     assert_eq!(world.history.len(), 1);
 }
 
+#[test]
+fn a_node_that_hears_nobody_is_dead_though_everybody_hears_it() {
+    let mut world = World::new(3, 0, 15);
+    world.run(1000);
+    world.cut.extend([(1, 0), (2, 0)]);
+    world.run(800);
+    assert_eq!(world.standing(1, 0), Standing::Dead, "its acks are missing");
+    assert!(world.may_act(1) && world.may_act(2));
+}
+
+#[test]
+fn a_healthy_node_that_suspects_first_is_not_taken_for_the_dead_one() {
+    let mut world = World::new(3, 0, 16);
+    world.run(1000);
+    // Node 2 misses node 1 a little earlier than node 0, who prefers the lower numbers, does.
+    world.cut.extend([(1, 2), (2, 1)]);
+    world.run(100);
+    world.nodes[1].up = false;
+    world.run(2000);
+    assert_eq!(world.standing(0, 1), Standing::Dead);
+    let accused = |view: &View| view.nodes[2].standing != Standing::Alive;
+    assert!(!world.history.values().any(accused));
+}
+
+#[test]
+fn while_a_member_is_missing_everybody_alive_wants_to_be_filled() {
+    let mut world = World::new(3, 0, 17);
+    world.run(1000);
+    assert_eq!(world.nodes[0].views.sync_wanted(), 0);
+    for node in &mut world.nodes {
+        node.syncs = false;
+    }
+    world.nodes[1].up = false;
+    world.run(1000);
+    assert_eq!(world.nodes[0].views.sync_wanted(), 0b100);
+    assert_eq!(world.nodes[2].views.sync_wanted(), 0b001);
+    assert_eq!(
+        world.nodes[0].views.view().gone,
+        0b010,
+        "and is not settled"
+    );
+}
+
+#[test]
+fn a_joining_node_is_not_alive_before_it_is_filled_under_that_view() {
+    let mut world = World::new(3, 0, 18);
+    world.run(1000);
+    world.nodes[1].up = false;
+    world.run(2000);
+    world.restart(1, true);
+    world.nodes[1].syncs = false;
+    world.run(3000);
+    assert_eq!(world.standing(0, 1), Standing::Joining);
+    assert!(!world.may_act(1));
+    let view = world.nodes[1].views.view().number;
+    world.nodes[1].views.note_synced(0, view - 1);
+    world.nodes[1].views.note_synced(2, view);
+    world.run(500);
+    assert_eq!(world.standing(0, 1), Standing::Joining);
+    world.nodes[1].views.note_synced(0, view);
+    world.run(500);
+    assert_eq!(world.standing(0, 1), Standing::Alive);
+}
+
+#[test]
+fn a_node_that_became_alive_acts_only_after_it_resumed_its_calls() {
+    let mut world = World::new(3, 0, 19);
+    world.run(1000);
+    world.nodes[1].resumes = false;
+    world.restart(1, true);
+    world.run(2000);
+    assert_eq!(world.standing(1, 1), Standing::Alive);
+    assert!(world.nodes[1].views.must_resume() && !world.may_act(1));
+    world.nodes[1].views.set_resumed();
+    assert!(!world.nodes[1].views.must_resume() && world.may_act(1));
+}
+
+#[test]
+fn when_not_all_come_back_the_rest_waits_before_it_goes_on_without() {
+    let mut world = World::new(3, 0, 20);
+    world.run(1000);
+    for node in 0..3 {
+        world.nodes[node].up = false;
+    }
+    world.run(500);
+    world.restart(0, true);
+    world.restart(1, true);
+    world.run(5000);
+    assert!(
+        !world.may_act(0) && !world.may_act(1),
+        "node 2 may know more"
+    );
+    world.run(6000);
+    assert!(world.may_act(0) && world.may_act(1));
+}
+
+#[test]
+fn a_node_that_lost_its_memory_is_gone_until_the_view_is_settled() {
+    let mut world = World::new(3, 0, 21);
+    world.run(1000);
+    for node in &mut world.nodes {
+        node.settles = false;
+    }
+    let promised = world.nodes[1].disk.content.vote.promised;
+    world.nodes[1].up = false;
+    world.run(1000);
+    world.restart(1, false);
+    world.run(2000);
+    assert_eq!(world.standing(0, 1), Standing::Alive);
+    assert_eq!(
+        world.nodes[0].views.view().gone,
+        0b010,
+        "it came back empty"
+    );
+    assert!(
+        world.nodes[1].disk.content.vote.promised >= promised,
+        "but it remembers its vote"
+    );
+    for node in &mut world.nodes {
+        node.settles = true;
+    }
+    world.run(1000);
+    assert_eq!(world.nodes[0].views.view().gone, 0);
+}
+
+#[test]
+fn half_filled_memory_is_no_memory() {
+    let mut world = World::new(3, 0, 22);
+    world.run(1000);
+    for node in &mut world.nodes {
+        node.settles = false;
+    }
+    world.nodes[1].up = false;
+    world.run(1000);
+    world.restart(1, false);
+    world.nodes[1].syncs = false;
+    world.run(500);
+    // It restarts before it was filled; its rings are there, but what they hold is not all.
+    world.nodes[1].up = false;
+    world.run(500);
+    world.restart(1, true);
+    world.run(500);
+    assert_eq!(world.nodes[0].views.view().gone, 0b010);
+    world.nodes[1].syncs = true;
+    world.run(1000);
+    assert_eq!(world.standing(0, 1), Standing::Alive);
+    assert!(world.nodes[1].disk.content.kept, "from now on it is");
+}
+
+#[test]
+fn a_member_back_with_its_memory_lacks_what_was_written_meanwhile() {
+    let mut world = World::new(3, 0b100, 23);
+    world.run(1000);
+    for node in &mut world.nodes {
+        node.settles = false;
+    }
+    // Node 1 writes alone while node 0 is away.
+    world.nodes[0].up = false;
+    world.run(1000);
+    assert_eq!(world.nodes[1].views.view().gone, 0b001);
+    world.restart(0, true);
+    while world.nodes[1].views.view().gone != 0 {
+        world.run(1);
+    }
+    assert_eq!(world.nodes[1].views.view().kmin, 1);
+    world.run(2000);
+    assert_eq!(world.standing(0, 0), Standing::Alive);
+    let before = world.adoptions;
+    world.nodes[1].up = false;
+    world.run(3000);
+    assert_eq!(world.standing(0, 1), Standing::Dead);
+    assert_eq!(
+        world.adoptions, before,
+        "nothing says that it has all copies"
+    );
+}
+
+#[test]
+fn a_view_that_settled_with_one_copy_says_so_until_there_are_two_again() {
+    let mut world = World::new(3, 0b100, 24);
+    world.run(1000);
+    world.nodes[0].up = false;
+    world.run(2000);
+    let view = *world.nodes[1].views.view();
+    assert_eq!((view.gone, view.kmin), (0, 1));
+    // The one that wrote alone is lost; who comes back knows less.
+    world.nodes[1].up = false;
+    world.restart(0, true);
+    world.adoptions = 0;
+    world.run(12_000);
+    assert!(world.may_act(0));
+    assert!(world.adoptions > 0);
+    assert_eq!(
+        world.adoptions, world.forced,
+        "it says that this is no promise"
+    );
+    world.restart(1, true);
+    world.run(4000);
+    assert_eq!(
+        world.nodes[0].views.view().kmin,
+        replication::view::KMIN_FULL
+    );
+}
+
+#[test]
+fn a_witness_votes_and_is_nobodys_place() {
+    let mut world = World::new(3, 0b100, 25);
+    world.run(1000);
+    for counter in 0..50 {
+        let id = replication::CallId::new(1, 0, 1, counter);
+        let adopters = (0..3).filter(|&node| world.nodes[node].views.is_adopter(id));
+        assert_eq!(adopters.count(), 1);
+        assert!(!world.nodes[2].views.is_adopter(id));
+    }
+    world.nodes[2].up = false;
+    world.run(1000);
+    assert!(world.everybody_acts());
+    assert_eq!(world.nodes[0].views.view().gone, 0, "it held nothing");
+}
+
+#[test]
+fn a_cluster_is_upgraded_node_by_node_and_writes_anew_only_at_the_end() {
+    let former = Versions {
+        protocol: (1, 2),
+        schema: (4, 5),
+        schema_held: 5,
+    };
+    let present = Versions {
+        protocol: (2, 3),
+        schema: (5, 6),
+        schema_held: 5,
+    };
+    let mut world = World::new(3, 0, 26);
+    for node in &mut world.nodes {
+        node.views.set_versions(former);
+    }
+    world.run(1000);
+    for at in 0..3 {
+        world.restart(at, true);
+        world.nodes[at].views.set_versions(present);
+        world.run(2000);
+        assert!(world.everybody_acts(), "after {at}");
+        let (schema, protocol) = if at < 2 { (5, 2) } else { (6, 3) };
+        for node in &world.nodes {
+            assert_eq!(node.views.schema(), schema, "after {at}");
+        }
+        assert_eq!(world.nodes[0].views.protocol(2), protocol);
+    }
+    // Now a record of the new schema is held, and the way back is closed.
+    world.nodes[0].views.note_schema(6);
+    world.restart(2, true);
+    world.nodes[2].views.set_versions(former);
+    world.run(3000);
+    assert!(!world.may_act(2));
+    assert_eq!(world.nodes[0].views.incompatible(), 0b100);
+    assert!(world.nodes[0].views.heartbeats_incompatible() > 0);
+    assert!(world.may_act(0) && world.may_act(1), "the others go on");
+}
+
+#[test]
+fn a_node_two_versions_ahead_is_refused_and_harms_nobody() {
+    let mut world = World::new(3, 0, 27);
+    world.run(1000);
+    world.restart(1, true);
+    world.nodes[1].views.set_versions(Versions {
+        protocol: (2, 3),
+        ..Versions::default()
+    });
+    world.run(3000);
+    assert!(!world.may_act(1));
+    assert_eq!(world.standing(0, 1), Standing::Dead);
+    assert_eq!(world.nodes[0].views.incompatible(), 0b010);
+    assert_eq!(world.nodes[1].views.incompatible(), 0b101);
+    assert!(world.may_act(0) && world.may_act(2));
+    world.restart(1, true);
+    world.run(2000);
+    assert!(world.everybody_acts());
+    assert_eq!(world.nodes[0].views.incompatible(), 0);
+}
+
+#[test]
+fn an_ack_of_what_was_never_sent_is_no_lease() {
+    let mut world = World::new(3, 0, 28);
+    world.run(1000);
+    world.isolate(0);
+    let now = world.clock(0);
+    let accepted = world.nodes[0].views.view().number;
+    // From a former life of this node, whose clock had run further.
+    for (from, sent) in [(1, now + 1000 * MS), (2, now + 500 * MS)] {
+        let node = &mut world.nodes[0];
+        let ack = ViewMessage::Ack { sent, accepted };
+        node.views.handle(now, from, &ack, &mut node.disk);
+    }
+    world.run(190);
+    assert!(!world.may_act(0));
+}
+
 fn draining(voters: u8, witnesses: u32, node: usize) -> World {
     let mut world = World::new(voters, witnesses, 14);
     world.run(1000);
@@ -551,6 +852,7 @@ fn a_node_that_drains_acts_until_it_is_empty_and_is_not_missed() {
         assert_eq!((view.nodes[1].standing, view.gone), (Standing::Dead, 0));
     }
     assert!(world.nodes[1].views.has_left());
+    assert!(!world.may_act(1), "it has a lease, but is no member");
     world.run(5000);
     assert_eq!(world.nodes[1].views.incarnation(), 1, "it does not rise");
     world.nodes[1].up = false;

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::register::{Ballot, RegisterMessage};
-use crate::view::{Heartbeat, VOTERS_MAX};
+use crate::view::{Heartbeat, VOTERS_MAX, Versions};
 
 const KEY: [u8; 32] = [1; 32];
 const NEW_KEY: [u8; 32] = [2; 32];
@@ -38,6 +38,7 @@ fn heartbeat(incarnation: u32) -> ViewMessage {
         kept: true,
         drain: false,
         drained: 0,
+        versions: Versions::default(),
         ages_ms: [0; VOTERS_MAX],
     })
 }
@@ -146,11 +147,15 @@ fn only_heartbeats_may_be_addressed_to_nobody_in_particular() {
     let (mut a, mut b) = pair();
     // A sender that does not keep to the rule.
     let mut buffer = vec![0; DATAGRAM_BYTES_ETHERNET];
-    for kind in [FrameKind::View, FrameKind::Forward] {
+    let faults = [
+        (FrameKind::View, OpenFault::Incarnation),
+        (FrameKind::Forward, OpenFault::Frame(FrameError::Protocol)),
+    ];
+    for (kind, expected) in faults {
         let len = PREPARE.encode(&mut buffer[HEAD..]).expect("room");
         let channel = &mut a.peers[0].channel;
         let len = channel.seal(kind, 0, 0, &mut buffer, len).expect("room");
-        assert_eq!(fault(&mut b, &buffer[..len]), OpenFault::Incarnation);
+        assert_eq!(fault(&mut b, &buffer[..len]), expected);
     }
 }
 
@@ -336,4 +341,45 @@ fn keys_rotate_while_letters_fly() {
     let mut former = Courier::new(config(1, 12), keys(), &[1, 2]);
     let former = view(&mut former, 2, &heartbeat(12));
     assert_eq!(fault(&mut b, &former), OpenFault::Key);
+}
+
+#[test]
+fn neighbours_in_version_understand_each_other_and_others_are_told_apart() {
+    let (mut former, mut present) = (courier(1, 10), courier(2, 20));
+    let mut next = courier(3, 30);
+    former.set_protocols(1, 2);
+    present.set_protocols(2, 3);
+    next.set_protocols(3, 4);
+    // Heartbeats come before any agreement, so every version reads them.
+    let beats = [
+        view(&mut former, 2, &heartbeat(10)),
+        view(&mut next, 2, &heartbeat(30)),
+    ];
+    for beat in beats {
+        assert!(present.open(&mut beat.clone()).is_ok());
+    }
+    for peer in [1, 3] {
+        let beat = view(&mut present, peer, &heartbeat(20));
+        let to = if peer == 1 { &mut former } else { &mut next };
+        assert!(to.open(&mut beat.clone()).is_ok());
+    }
+    let early = view(&mut former, 2, &PREPARE);
+    assert_eq!(
+        fault(&mut present, &early),
+        OpenFault::Frame(FrameError::Protocol),
+        "not agreed yet"
+    );
+    former.set_protocol(2, 2);
+    let agreed = view(&mut former, 2, &PREPARE);
+    assert!(present.open(&mut agreed.clone()).is_ok());
+    let letter = view(&mut present, 1, &PREPARE);
+    assert!(former.open(&mut letter.clone()).is_ok());
+    assert!(next.open(&mut view(&mut former, 3, &heartbeat(10))).is_ok());
+    assert!(former.open(&mut view(&mut next, 1, &heartbeat(30))).is_ok());
+    let strange = view(&mut next, 1, &PREPARE);
+    assert_eq!(
+        fault(&mut former, &strange),
+        OpenFault::Frame(FrameError::Protocol)
+    );
+    assert_eq!(former.counters().protocols_refused, 1);
 }

@@ -1,14 +1,17 @@
 //! Heartbeats: what a node says of itself, and what it remembers of the others (V1).
 
-use super::{Heartbeat, PeerView, SUSPECT_NS, VOTERS_MAX, ViewMessage, Views};
+use super::{Heartbeat, PeerView, SUSPECT_NS, VOTERS_MAX, Versions, ViewMessage, Views};
 use crate::register::RegisterMessage;
 
 impl Views {
     pub(super) fn on_heartbeat(&mut self, now: u64, from: u8, heartbeat: &Heartbeat) {
-        let peer = &mut self.peers[usize::from(from)];
-        if heartbeat.incarnation < peer.incarnation {
+        if heartbeat.incarnation < self.peers[usize::from(from)].incarnation
+            || !self.is_compatible(from, &heartbeat.versions)
+        {
             return;
         }
+        let peer = &mut self.peers[usize::from(from)];
+        peer.versions = heartbeat.versions;
         (peer.mask, peer.heard) = (heartbeat.mask, now);
         (peer.incarnation, peer.view) = (heartbeat.incarnation, heartbeat.view);
         (peer.synced, peer.settled) = (heartbeat.synced, heartbeat.settled);
@@ -45,6 +48,7 @@ impl Views {
             kept: self.kept,
             drain: self.drain,
             drained: self.drained,
+            versions: self.versions,
             ages_ms: std::array::from_fn(age),
         }
     }
@@ -85,6 +89,7 @@ impl PeerView {
             kept: true,
             drain: false,
             drained: 0,
+            versions: Versions::default(),
             given: now,
             ages_ms: [0; VOTERS_MAX],
             dead_since: now,

@@ -75,6 +75,7 @@ impl Views {
     pub fn is_adopter(&self, id: CallId) -> bool {
         let alive = self.data_nodes().filter(|&node| self.view.is_alive(node));
         self.view.is_alive(self.me())
+            && !self.is_witness(self.me())
             && takeover::is_among_first(id, self.config.node.into(), 1, alive.map(|n| n as u16))
     }
 

@@ -1,6 +1,6 @@
 //! How view messages look in a datagram: a type byte, then the fields in order.
 
-use super::{Heartbeat, NodeState, VOTERS_MAX, View, ViewMessage};
+use super::{Heartbeat, NodeState, VOTERS_MAX, Versions, View, ViewMessage};
 use crate::frame::{Bytes, FrameError};
 use crate::register::{Ballot, RegisterMessage};
 use crate::replicator::Standing;
@@ -27,6 +27,15 @@ impl ViewMessage {
                 }
                 for age in heartbeat.ages_ms {
                     writer.put(&age.to_le_bytes())?;
+                }
+                let Versions {
+                    protocol,
+                    schema,
+                    schema_held,
+                } = heartbeat.versions;
+                writer.put(&[protocol.0, protocol.1])?;
+                for schema in [schema.0, schema.1, schema_held] {
+                    writer.put(&schema.to_le_bytes())?;
                 }
             }
             Self::Ack { sent, accepted } => {
@@ -77,6 +86,12 @@ impl ViewMessage {
                 for age in &mut ages_ms {
                     *age = bytes.u16()?;
                 }
+                // What a later version adds stands behind this, and is not read.
+                let versions = Versions {
+                    protocol: (bytes.u8()?, bytes.u8()?),
+                    schema: (bytes.u16()?, bytes.u16()?),
+                    schema_held: bytes.u16()?,
+                };
                 Self::Heartbeat(Heartbeat {
                     sent,
                     incarnation,
@@ -87,6 +102,7 @@ impl ViewMessage {
                     kept,
                     drain,
                     drained,
+                    versions,
                     ages_ms,
                 })
             }
@@ -216,6 +232,7 @@ mod tests {
                     kept,
                     drain: !kept,
                     drained: numbers.3,
+                    versions: Versions { schema_held: numbers.3 as u16, ..Versions::default() },
                     ages_ms: [numbers.0 as u16; VOTERS_MAX],
                 }),
                 1 => ViewMessage::Ack { sent: numbers.0, accepted: numbers.2 },
