@@ -31,6 +31,18 @@ enum Command {
         #[arg(long)]
         config: PathBuf,
     },
+    /// Run the witness of a cluster: it votes and holds no calls.
+    Witness {
+        /// Configuration file; `[cluster] id` is the witness's.
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Make the key file of a cluster, to be copied to every node.
+    Key {
+        /// The file to make.
+        #[arg(long)]
+        file: PathBuf,
+    },
     /// Run the bundled charging data function by itself.
     Cdf {
         /// Address to listen on.
@@ -84,6 +96,11 @@ pub fn main() -> ExitCode {
             };
             finish(io::run(config))
         }
+        Command::Witness { config } => match Config::load(&config) {
+            Ok(config) => finish(io::run_witness(&config)),
+            Err(error) => refuse(&error),
+        },
+        Command::Key { file } => finish(io::write_keys(&file)),
         Command::Check { config } => match Config::load(&config) {
             Ok(_) => {
                 println!("{}: good", config.display());

@@ -58,6 +58,8 @@ pub trait ClusterSide {
     fn poll_datagram(&mut self, buffer: &mut [u8]) -> Option<(u16, usize)>;
     /// When [`ClusterSide::tick`] is wanted at the latest.
     fn next_deadline(&self) -> Option<quanta::Instant>;
+    /// Takes other keys of the cluster.
+    fn set_keys(&mut self, keys: replication::ClusterKeys);
     /// Numbers for the pages of the operator.
     fn report(&self) -> ClusterReport;
 }
@@ -126,6 +128,8 @@ pub struct ClusterReport {
 pub struct LinkReport {
     /// Whether the peer is a member.
     pub admitted: bool,
+    /// Records it has not acked yet.
+    pub lag_records: u64,
     /// Whether it holds all it should.
     pub settled: bool,
     /// Smoothed round trip, nanoseconds; 0 before the first.

@@ -313,6 +313,12 @@ impl Link {
         self.out.slots.is_empty() && self.giver.is_idle() && self.sync_request.is_none()
     }
 
+    /// Records that the peer has not acked.
+    #[must_use]
+    pub fn lag_records(&self) -> u64 {
+        self.out.slots.len() as u64
+    }
+
     /// Number behind the last record of the stream.
     #[must_use]
     pub fn stream_end(&self) -> u64 {

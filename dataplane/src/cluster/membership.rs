@@ -130,6 +130,12 @@ impl Membership {
         self.views.deadline().min(look)
     }
 
+    /// Takes other keys of the cluster.
+    pub fn set_keys(&mut self, keys: ClusterKeys) {
+        self.parts.keys = keys;
+        self.courier.set_keys(keys);
+    }
+
     /// This node's incarnation: messages are sealed under it.
     #[must_use]
     pub fn incarnation(&self) -> u32 {

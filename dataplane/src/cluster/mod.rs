@@ -17,10 +17,12 @@
 
 mod board;
 mod forward;
+mod keys;
 mod membership;
 mod store;
 
 pub use board::{Board, ns_of};
 pub use forward::{Claims, Forward, HOPS, claimed_keys};
+pub use keys::KeyFile;
 pub use membership::{Membership, MembershipConfig, MembershipReport};
 pub use store::{ClusterStore, ClusterStoreParts};

@@ -308,6 +308,7 @@ impl ClusterStore {
         }
         let adopted = self.data_nodes.iter().all(|&node| {
             self.standing(node) != Standing::Dead
+                || self.view.gone >> node & 1 == 0
                 || self.adopted[usize::from(node)] == self.view.number
         });
         if !adopted || filling != 0 || self.resumed != self.config.incarnation {
@@ -516,6 +517,12 @@ impl ClusterSide for ClusterStore {
         Some(now + wait)
     }
 
+    fn set_keys(&mut self, keys: ClusterKeys) {
+        self.keys = keys;
+        self.replicator.set_keys(keys);
+        self.courier.set_keys(keys);
+    }
+
     fn report(&self) -> ClusterReport {
         let mut report = self.report;
         report.view = self.view.number;
@@ -524,6 +531,7 @@ impl ClusterSide for ClusterStore {
             if let Some(link) = self.replicator.link(node) {
                 report.links[usize::from(node)] = LinkReport {
                     admitted: link.admitted().is_some(),
+                    lag_records: link.lag_records(),
                     settled: link.is_settled(),
                     srtt_ns: link.srtt_ns(),
                 };

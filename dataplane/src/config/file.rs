@@ -40,6 +40,7 @@ struct File {
     sip: SipFile,
     charging: ChargingFile,
     admin: AdminFile,
+    cluster: Option<super::cluster::ClusterFile>,
 }
 
 #[derive(Deserialize)]
@@ -242,8 +243,15 @@ pub(super) fn parse(text: &str, resolve: Resolve) -> Result<Config, Wrong> {
             "see ringtoll.example.toml for the keys and their types",
         )
     })?;
+    let node = node(file.node)?;
+    let shards = node.cores.len().max(1);
+    let cluster = file
+        .cluster
+        .map(|file| super::cluster::cluster(file, shards, resolve))
+        .transpose()?;
     let config = Config {
-        node: node(file.node)?,
+        node,
+        cluster,
         sip: sip(file.sip, resolve)?,
         rf: rf(file.charging.rf, resolve)?,
         admin: file
@@ -618,7 +626,7 @@ fn rf(file: RfFile, resolve: Resolve) -> Result<Rf, Wrong> {
     })
 }
 
-fn socket(resolve: Resolve, key: &str, text: &str) -> Result<SocketAddr, Wrong> {
+pub(super) fn socket(resolve: Resolve, key: &str, text: &str) -> Result<SocketAddr, Wrong> {
     let fix = "write HOST:PORT, for instance \"127.0.0.1:3868\"";
     let error = |reason: String| wrong(key, reason, fix);
     if let Ok(address) = text.parse() {

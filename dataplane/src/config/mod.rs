@@ -4,6 +4,7 @@
 //! default stands in `file.rs` beside the key it belongs to; `ringtoll.example.toml`
 //! documents them all.
 
+mod cluster;
 mod file;
 mod route;
 mod triggers;
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 
+pub use cluster::{Cluster, ClusterNode};
 pub use route::{Auth, Hop, Matcher, Route, Secret};
 
 use crate::dialog::session_timer::Wanted;
@@ -31,6 +33,8 @@ pub struct Config {
     pub sip: Sip,
     /// `[charging.rf]`.
     pub rf: Rf,
+    /// `[cluster]`; a node without one stands alone.
+    pub cluster: Option<Cluster>,
     /// `[admin] listen`.
     pub admin: Option<SocketAddr>,
 }
@@ -293,6 +297,38 @@ mod tests {
         let quoted = format!("{route}username = \"a\\\"b\"\npassword = \"a\"");
         assert_eq!(wrong(&quoted).0, "sip.route[0].username");
         assert!(auth("").is_none());
+    }
+
+    #[test]
+    fn a_cluster_is_checked_as_a_whole() {
+        let member = |id: u16| format!("{{ id = {id}, address = \"127.0.0.{id}:7000\" }}");
+        let text = |id: u16, members: &[u16], rest: &str| {
+            let members: Vec<_> = members.iter().map(|&id| member(id)).collect();
+            let members = members.join(", ");
+            format!("[cluster]\nid = {id}\nmembers = [{members}]\nkey_file = \"k\"\n{rest}")
+        };
+        let good = text(7, &[9, 7], &format!("witness = {}", member(3)));
+        let config = Config::parse(&good, Path::new("x")).expect("valid");
+        let cluster = config.cluster.expect("a cluster");
+        assert_eq!(
+            cluster.nodes.iter().map(|n| n.id).collect::<Vec<_>>(),
+            [7, 9, 3]
+        );
+        assert_eq!((cluster.own, cluster.data_nodes()), (0, vec![0, 1]));
+        let of_shard = cluster.shard_address(1, 2).map(|a| a.to_string());
+        assert_eq!(of_shard.as_deref(), Some("127.0.0.9:7003"));
+        assert_eq!(wrong(&text(1, &[1, 2], "")).0, "cluster.members");
+        assert_eq!(wrong(&text(4, &[1, 2, 3], "")).0, "cluster.id");
+        assert_eq!(wrong(&text(1, &[1, 2, 2], "")).0, "cluster.members[2]");
+        assert_eq!(
+            wrong(&text(1, &[1, 2, 3], "copies = 4")).0,
+            "cluster.copies"
+        );
+        assert_eq!(
+            wrong(&text(1, &[1, 2, 3], "mode = \"x\"")).0,
+            "cluster.mode"
+        );
+        assert_eq!(wrong("[cluster]\nid = 1\nmembers = []").0, "cluster");
     }
 
     #[test]

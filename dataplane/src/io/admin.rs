@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crossbeam::channel::{self, Sender};
@@ -9,13 +10,19 @@ use tiny_http::{Header, Method, Request, Response, Server};
 
 use super::NodeError;
 use super::mesh::{Inlet, Order, ShardMetrics};
+use crate::cluster::MembershipReport;
+use crate::config::Cluster;
+
+/// What the pages are made from.
+pub(super) struct Pages {
+    pub(super) node: String,
+    pub(super) inlets: Vec<Inlet>,
+    pub(super) membership: Option<Arc<Mutex<MembershipReport>>>,
+    pub(super) cluster: Option<Cluster>,
+}
 
 /// Serves the pages from a thread of its own, as long as the process lives.
-pub(super) fn start(
-    address: SocketAddr,
-    node: String,
-    inlets: Vec<Inlet>,
-) -> Result<(), NodeError> {
+pub(super) fn start(address: SocketAddr, pages: Pages) -> Result<(), NodeError> {
     let server = Server::http(address).map_err(|error| {
         NodeError::Listen(
             format!("http:{address}"),
@@ -26,14 +33,15 @@ pub(super) fn start(
         .name("admin".to_owned())
         .spawn(move || {
             for request in server.incoming_requests() {
-                answer(request, &node, &inlets);
+                answer(request, &pages);
             }
         })
         .map_err(|error| NodeError::Executor(error.to_string()))?;
     Ok(())
 }
 
-fn answer(request: Request, node: &str, inlets: &[Inlet]) {
+fn answer(request: Request, pages: &Pages) {
+    let (node, inlets) = (&pages.node[..], &pages.inlets[..]);
     let path = request
         .url()
         .split('?')
@@ -44,7 +52,12 @@ fn answer(request: Request, node: &str, inlets: &[Inlet]) {
         (Method::Get, "/readyz") => readyz(inlets),
         (Method::Get, "/metrics") => (200, PROMETHEUS, metrics(node, inlets)),
         (Method::Get, "/calls") => (200, JSON, calls(inlets)),
-        (Method::Get, _) => (404, TEXT, "see /readyz, /metrics, /calls\n".to_owned()),
+        (Method::Get, "/cluster") => super::cluster_json::page(pages),
+        (Method::Get, _) => (
+            404,
+            TEXT,
+            "see /readyz, /metrics, /calls, /cluster\n".to_owned(),
+        ),
         _ => (405, TEXT, "GET only\n".to_owned()),
     };
     let mut response = Response::from_string(body).with_status_code(status);

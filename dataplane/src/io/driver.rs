@@ -4,6 +4,7 @@
 //! what there is to the shard (UDP listeners, hops of other shards, Diameter connections), and
 //! ends the turn: settle, send datagrams, write to the Diameter connections.
 
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use super::clock::Clock;
 use super::mesh::{Hop, Inlet, Order, ShardMetrics};
 use super::stream::Connections;
 use super::sys::{self, Receiver, Sender};
-use super::udp::{self, Port, Use};
+use super::udp::{self, Peers, Port, Use};
 use super::wait::Waiter;
 use super::{NodeError, calls_json};
 use crate::b2bua::Origin;
@@ -32,6 +33,8 @@ pub(super) struct Seat {
     pub(super) inlets: Vec<Inlet>,
     pub(super) bell: UnixStream,
     pub(super) clock: Clock,
+    /// Socket for the same shard of other nodes, and where that receives, by node.
+    pub(super) peers: Option<(Socket, Vec<SocketAddr>)>,
 }
 
 /// Runs a shard until it is told to stop. Blocks the calling thread.
@@ -96,6 +99,8 @@ struct Turn {
     connections: Connections,
     number: u16,
     inlets: Vec<Inlet>,
+    peers: Peers,
+    scratch: Vec<u8>,
     stops_at: Option<Instant>,
 }
 
@@ -106,7 +111,7 @@ impl Driver {
         shard.resume(now, states.into_iter());
         let waiter = Waiter::default();
         let reactor = waiter.reactor();
-        let ports = seat
+        let mut ports: Vec<Port> = seat
             .sockets
             .into_iter()
             .zip(0..)
@@ -114,6 +119,13 @@ impl Driver {
                 Port::new(socket, Use::Sip(ListenerId::new(listener)), &reactor)
             })
             .collect();
+        let peers = match seat.peers {
+            Some((socket, addresses)) => {
+                ports.push(Port::new(socket, Use::Peers, &reactor));
+                Peers::new(ports.len() - 1, addresses)
+            }
+            None => Peers::default(),
+        };
         let bell = seat.bell.as_raw_fd();
         let watched = sys::glommio_bell(seat.bell);
         reactor.watch(async move || {
@@ -127,6 +139,8 @@ impl Driver {
             connections: Connections::new(reactor),
             number: seat.number,
             inlets: seat.inlets,
+            peers,
+            scratch: Vec::new(),
             stops_at: None,
         };
         Self {
@@ -205,6 +219,7 @@ impl Driver {
                         Use::Sip(listener) => {
                             self.turn.take_sip(now, Origin { from, listener }, bytes);
                         }
+                        Use::Peers => self.turn.take_from_peer(now, bytes),
                     }
                 }
                 if got < sys::BATCH {
@@ -256,6 +271,12 @@ impl Turn {
         }
     }
 
+    fn take_from_peer(&mut self, now: Now, bytes: &[u8]) {
+        self.scratch.clear();
+        self.scratch.extend_from_slice(bytes);
+        self.shard.handle_peer_datagram(now, &mut self.scratch);
+    }
+
     fn read_mesh(&mut self, now: Now) {
         // What comes in meanwhile waits for the next turn.
         for _ in 0..HOPS_A_TURN {
@@ -282,6 +303,8 @@ impl Turn {
         self.shard.settle(now);
         let (out, counters) = self.shard.outbox_and_counters();
         udp::flush(out, &mut self.sender, &self.ports, counters);
+        self.peers
+            .flush(&mut self.shard, &mut self.sender, &self.ports);
         self.connections.serve(now.instant, self.shard.router());
     }
 
@@ -300,6 +323,18 @@ impl Turn {
             }
             Order::Ready(reply) => {
                 let _ = reply.send(self.shard.is_ready());
+            }
+            Order::Look => {}
+            Order::Keys(keys) => {
+                if let Some(cluster) = self.shard.blobs().cluster() {
+                    cluster.set_keys(keys);
+                }
+            }
+            Order::Cluster(reply) => {
+                let number = self.number;
+                if let Some(cluster) = self.shard.blobs().cluster() {
+                    let _ = reply.send((number, cluster.report()));
+                }
             }
             Order::Drain => self.shard.drain(),
             Order::Stop => {

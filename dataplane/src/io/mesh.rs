@@ -10,6 +10,7 @@ use super::wake::Doorbell;
 use crate::b2bua::Origin;
 use crate::counters::Counters;
 use crate::env::ListenerId;
+use crate::store::ClusterReport;
 
 /// A datagram on its way to the shard that owns its call.
 pub(super) struct Hop {
@@ -35,6 +36,12 @@ pub(super) enum Order {
     Calls(Sender<String>),
     /// Report whether calls can be taken.
     Ready(Sender<bool>),
+    /// Look at the board of the cluster.
+    Look,
+    /// Take other keys of the cluster.
+    Keys(replication::ClusterKeys),
+    /// Report on the replication.
+    Cluster(Sender<(u16, ClusterReport)>),
     /// Refuse new calls from now on.
     Drain,
     /// Say good-bye to the CDFs and leave the loop.

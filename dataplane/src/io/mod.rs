@@ -5,7 +5,9 @@ mod backlog;
 mod calls_json;
 mod cdf;
 mod clock;
+mod cluster_json;
 mod driver;
+mod member;
 mod mesh;
 mod node;
 mod rings;
@@ -20,7 +22,8 @@ use std::fmt;
 use std::path::PathBuf;
 
 pub use cdf::{BundledCdf, serve_cdf};
-pub use node::{Node, run};
+pub use member::run_witness;
+pub use node::{Node, run, write_keys};
 pub use rings::list_calls;
 pub use store::{CdrLine, RecordLine, list_cdrs};
 
@@ -37,6 +40,10 @@ pub enum NodeError {
     Ring(String),
     /// glommio could not start an executor.
     Executor(String),
+    /// The keys of the cluster cannot be used.
+    Keys(PathBuf, String),
+    /// The node cannot vote.
+    Vote(String),
     /// The CDF's store cannot be used.
     Store(String),
 }
@@ -67,6 +74,17 @@ impl fmt::Display for NodeError {
                 f,
                 "cannot start a shard: {error}\n  fix: check that the cores in node.cores exist \
                  and that io_uring is permitted"
+            ),
+            Self::Keys(path, error) => write!(
+                f,
+                "cannot use the keys in {}: {error}\n  fix: make one file with `ringtoll key \
+                 --file FILE` and give every node the same",
+                path.display()
+            ),
+            Self::Vote(error) => write!(
+                f,
+                "cannot take part in the cluster: {error}\n  fix: a node whose disk was lost must \
+                 not vote as if it had never run; give it a new id, or restore its data_dir"
             ),
             Self::Store(error) => write!(f, "cannot use the CDF's store: {error}"),
         }

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -16,17 +17,21 @@ use charging::diameter::peer::PeerConfig;
 use charging::diameter::routing::{RoutedPeer, Router, RouterConfig};
 use charging::rf::backlog::BacklogConfig;
 use charging::time::Now;
-use replication::RingConfig;
+use replication::peer::LinkConfig;
+use replication::{ReplicatorConfig, RingConfig};
 
 use super::clock::Clock;
 use super::driver::{self, Seat};
+use super::member::{self, Member, MemberParts, Vote};
 use super::mesh::{Inlet, Order, ShardMetrics};
 use super::wake::Doorbell;
 use super::{BundledCdf, NodeError, admin, backlog, rings, sys, udp};
 use crate::b2bua::{CallState, Place};
+use crate::cluster::{Board, ClusterStore, ClusterStoreParts, KeyFile};
 use crate::config::Config;
 use crate::shard::Parts;
 use crate::sip::TokenKey;
+use crate::store::BlobStore;
 
 /// A running node.
 pub struct Node {
@@ -35,6 +40,8 @@ pub struct Node {
     drain_timeout: Duration,
     _locks: Vec<File>,
     bundled: Option<BundledCdf>,
+    member: Option<Member>,
+    key_file: Option<PathBuf>,
 }
 
 /// Runs a node until it is told to stop (SIGTERM, SIGINT), then drains it.
@@ -42,10 +49,16 @@ pub fn run(config: Config) -> Result<(), NodeError> {
     let mut signals = signal_hook::iterator::Signals::new([
         signal_hook::consts::SIGTERM,
         signal_hook::consts::SIGINT,
+        signal_hook::consts::SIGHUP,
     ])
     .map_err(|error| NodeError::Executor(error.to_string()))?;
     let mut node = Node::start(config)?;
-    let _ = signals.forever().next();
+    for signal in signals.forever() {
+        if signal != signal_hook::consts::SIGHUP {
+            break;
+        }
+        node.read_keys_again();
+    }
     tracing::info!("draining: new calls are refused");
     node.drain();
     node.stop();
@@ -58,7 +71,8 @@ impl Node {
         sys::raise_memlock();
         sys::keep_freed_memory();
         let clock = Clock::new();
-        let number = NODE_ALONE;
+        let number = config.cluster.as_ref().map_or(NODE_ALONE, |c| c.own);
+        refuse_witness(&config)?;
         let locks = vec![
             lock(&config.node.state_dir.join(number.to_string()))?,
             lock(&config.node.data_dir)?,
@@ -80,11 +94,16 @@ impl Node {
             inlets.push(Inlet::new(bell));
             bells.push(waiting);
         }
+        let joining = Joining::open(&config, &clock, shards as u16)?;
         let plan = Plan {
+            cluster: joining.as_ref().map(|joining| joining.plan.clone()),
             config: config.clone(),
             number,
             shards: shards as u16,
-            tokens: TokenKey::new(&token_key(&config.node.data_dir)?),
+            tokens: TokenKey::new(&match &joining {
+                Some(joining) => joining.keys.token,
+                None => token_key(&config.node.data_dir)?,
+            }),
             boot_epoch_s: boot_epoch(&config.node.data_dir, clock.now())?,
             boot_id: boot_id(),
         };
@@ -97,12 +116,23 @@ impl Node {
                 inlets: inlets.clone(),
                 bell,
                 clock: clock.clone(),
+                peers: peers_of(&config, shard as u16)?,
             };
             let plan = plan.clone();
             threads.push(driver::run(seat, move |now| plan.parts(shard as u16, now))?);
         }
+        let member = match joining {
+            Some(joining) => Some(joining.join(&config, clock, inlets.clone())?),
+            None => None,
+        };
         if let Some(address) = config.admin {
-            admin::start(address, config.node.name.clone(), inlets.clone())?;
+            let pages = admin::Pages {
+                node: config.node.name.clone(),
+                inlets: inlets.clone(),
+                membership: member.as_ref().map(Member::reports),
+                cluster: config.cluster.clone(),
+            };
+            admin::start(address, pages)?;
         }
         tracing::info!(node = %config.node.name, shards, "ready");
         let drain_timeout = Duration::from_secs(config.node.drain_timeout_s);
@@ -112,6 +142,8 @@ impl Node {
             drain_timeout,
             _locks: locks,
             bundled,
+            member,
+            key_file: config.cluster.as_ref().map(|c| c.key_file.clone()),
         })
     }
 
@@ -138,6 +170,23 @@ impl Node {
         tracing::warn!("some calls did not end in time: they wait in the ring");
     }
 
+    /// Takes the keys that the key file holds now; a bad file changes nothing.
+    fn read_keys_again(&self) {
+        let (Some(path), Some(member)) = (&self.key_file, &self.member) else {
+            return;
+        };
+        match member::read_keys(path) {
+            Ok(file) => {
+                member.set_keys(file.keys);
+                for inlet in &self.inlets {
+                    inlet.order(Order::Keys(file.keys));
+                }
+                tracing::info!("the cluster's keys were read again");
+            }
+            Err(error) => tracing::error!(%error, "the cluster's keys stay as they are"),
+        }
+    }
+
     /// What the shards report.
     fn metrics(&self) -> Vec<ShardMetrics> {
         admin::ask(&self.inlets, Order::Metrics)
@@ -150,6 +199,9 @@ impl Node {
         }
         for thread in self.threads.drain(..) {
             let _ = thread.join();
+        }
+        if let Some(member) = &mut self.member {
+            member.stop();
         }
         if let Some(cdf) = self.bundled.take() {
             cdf.stop();
@@ -173,10 +225,96 @@ fn start_bundled_cdf(config: &mut Config) -> Result<Option<BundledCdf>, NodeErro
     Ok(Some(cdf))
 }
 
+fn refuse_witness(config: &Config) -> Result<(), NodeError> {
+    match &config.cluster {
+        Some(cluster) if cluster.own_node().is_witness => Err(NodeError::Vote(format!(
+            "node {} is the witness, which takes no calls: use `ringtoll witness`",
+            cluster.own_node().id
+        ))),
+        _ => Ok(()),
+    }
+}
+
+// The socket of a shard for its likes on other nodes, and where those receive.
+fn peers_of(
+    config: &Config,
+    shard: u16,
+) -> Result<Option<(socket2::Socket, Vec<SocketAddr>)>, NodeError> {
+    let Some(cluster) = &config.cluster else {
+        return Ok(None);
+    };
+    let address = |node| {
+        cluster
+            .shard_address(node, shard)
+            .expect("ports were checked")
+    };
+    let own = address(cluster.own);
+    let socket = udp::open_alone(own)
+        .map_err(|error| NodeError::Listen(format!("udp:{own} (cluster)"), error))?;
+    let nodes = 0..cluster.nodes.len() as u16;
+    Ok(Some((socket, nodes.map(address).collect())))
+}
+
+/// What a node of a cluster opens before its shards start, and joins with once they run.
+struct Joining {
+    plan: ClusterPlan,
+    keys: KeyFile,
+    vote: Vote,
+}
+
+impl Joining {
+    fn open(config: &Config, clock: &Clock, shards: u16) -> Result<Option<Self>, NodeError> {
+        let Some(cluster) = &config.cluster else {
+            return Ok(None);
+        };
+        let keys = member::read_keys(&cluster.key_file)?;
+        let rings = config.node.state_dir.join(cluster.own.to_string());
+        let has_rings = rings.join("0.young").exists();
+        let vote = Vote::open(&config.node.data_dir, cluster, &keys, has_rings)?;
+        let plan = ClusterPlan {
+            keys: keys.keys,
+            number: keys.cluster,
+            incarnation: vote.incarnation(),
+            board: Arc::new(Board::new(shards)),
+            clock_start: clock.now().instant,
+            kept: Arc::new(AtomicBool::new(true)),
+        };
+        Ok(Some(Self { plan, keys, vote }))
+    }
+
+    fn join(self, config: &Config, clock: Clock, inlets: Vec<Inlet>) -> Result<Member, NodeError> {
+        let cluster = config.cluster.as_ref().expect("it was there");
+        let kept = self.vote.is_first_boot() || self.plan.kept.load(Ordering::Acquire);
+        Member::start(MemberParts {
+            cluster,
+            keys: &self.keys,
+            vote: self.vote,
+            kept,
+            board: self.plan.board,
+            clock,
+            clock_start: self.plan.clock_start,
+            inlets,
+        })
+    }
+}
+
+/// What the shards of a cluster's node share.
+#[derive(Clone)]
+struct ClusterPlan {
+    keys: replication::ClusterKeys,
+    number: u32,
+    incarnation: u32,
+    board: Arc<Board>,
+    clock_start: quanta::Instant,
+    /// Whether every shard found its ring as it was left.
+    kept: Arc<AtomicBool>,
+}
+
 /// What all shards of a node are made from.
 #[derive(Clone)]
 struct Plan {
     config: Arc<Config>,
+    cluster: Option<ClusterPlan>,
     number: u16,
     shards: u16,
     tokens: TokenKey,
@@ -198,10 +336,15 @@ impl Plan {
             old_bytes: config.node.ring_old_bytes,
             payload_bytes_max: BLOB_MAX,
             calls_max: config.sip.calls_max * 2,
+            incarnation: self
+                .cluster
+                .as_ref()
+                .map_or(1, |cluster| cluster.incarnation),
             ..RingConfig::default()
         };
-        let (blobs, recovery, states) = rings::open(&config.node.state_dir, &ring)
-            .map_err(|error| NodeError::Ring(error.to_string()))?;
+        let (ring, recovery, states) = self.open_ring(&ring)?;
+        let incarnation = ring.incarnation();
+        let blobs = self.store(ring, shard);
         if recovery.calls > 0 {
             tracing::info!(shard, calls = recovery.calls, "calls found in the ring");
         }
@@ -228,7 +371,7 @@ impl Plan {
         let place = Place {
             node: self.number,
             shard,
-            incarnation: blobs.incarnation(),
+            incarnation,
         };
         let parts = Parts {
             config: config.clone(),
@@ -237,11 +380,54 @@ impl Plan {
             tokens: self.tokens,
             ctf,
             router,
-            blobs: Box::new(blobs),
+            blobs,
             backlog,
             seed,
         };
         Ok((parts, states))
+    }
+
+    fn open_ring(
+        &self,
+        ring: &RingConfig,
+    ) -> Result<(replication::Ring, replication::Recovery, Vec<CallState>), NodeError> {
+        let state_dir = &self.config.node.state_dir;
+        let opened = match &self.cluster {
+            None => rings::open(state_dir, ring),
+            // What this node owns it is told once it is a member again.
+            Some(cluster) => replication::Ring::open_files(state_dir, ring).map(|(ring, found)| {
+                cluster.kept.fetch_and(found.kept(), Ordering::AcqRel);
+                (ring, found, Vec::new())
+            }),
+        };
+        opened.map_err(|error| NodeError::Ring(error.to_string()))
+    }
+
+    fn store(&self, ring: replication::Ring, shard: u16) -> Box<dyn BlobStore> {
+        let (Some(plan), Some(cluster)) = (&self.cluster, &self.config.cluster) else {
+            return Box::new(rings::RingStore::new(ring));
+        };
+        let replicator = ReplicatorConfig {
+            cluster: plan.number,
+            node: cluster.own,
+            incarnation: plan.incarnation,
+            shard,
+            copies: cluster.copies.into(),
+            holds_max: HOLDS_MAX,
+            link: LinkConfig {
+                payload_bytes_max: BLOB_MAX,
+                ..LinkConfig::default()
+            },
+        };
+        Box::new(ClusterStore::new(ClusterStoreParts {
+            ring,
+            replicator,
+            keys: plan.keys,
+            data_nodes: cluster.data_nodes(),
+            mode: cluster.mode,
+            board: plan.board.clone(),
+            clock_start: plan.clock_start,
+        }))
     }
 
     fn ctf(&self, origin_host: String, shard: u16, seed: u64, now: Now) -> Ctf {
@@ -375,6 +561,27 @@ fn boot_id() -> [u8; 16] {
     id
 }
 
+/// Writes a new key file, readable by its owner alone; an existing one is left alone.
+pub fn write_keys(path: &Path) -> Result<(), NodeError> {
+    use ring::rand::SecureRandom;
+    let wrong = |error| NodeError::File(path.to_owned(), error);
+    let mut random = [0; 48];
+    ring::rand::SystemRandom::new()
+        .fill(&mut random)
+        .map_err(|_| wrong(std::io::Error::other("no random numbers")))?;
+    let mut file = OpenOptions::new()
+        .create_new(true)
+        .write(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(wrong)?;
+    file.write_all(KeyFile::fresh(&random).as_bytes())
+        .and_then(|()| file.sync_all())
+        .map_err(wrong)
+}
+
+/// Outputs of one shard that may wait for copies at once.
+const HOLDS_MAX: usize = 64 * 1_024;
 /// Number of a node that is not in a cluster.
 const NODE_ALONE: u16 = 1;
 /// Longest archived call state, bytes: the strings of a call are limited, and so are its records.

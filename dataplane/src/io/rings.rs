@@ -14,7 +14,7 @@ use crate::store::{BlobStore, Stored};
 pub(super) fn open(
     state_dir: &Path,
     config: &RingConfig,
-) -> Result<(RingStore, Recovery, Vec<CallState>), OpenError> {
+) -> Result<(Ring, Recovery, Vec<CallState>), OpenError> {
     let (ring, recovery) = Ring::open_files(state_dir, config)?;
     let mut states = Vec::new();
     for record in ring.iter_live() {
@@ -23,7 +23,7 @@ pub(super) fn open(
         }
         states.extend(read_state(record.payload));
     }
-    Ok((RingStore { ring }, recovery, states))
+    Ok((ring, recovery, states))
 }
 
 /// The ring of one shard.
@@ -32,9 +32,8 @@ pub(super) struct RingStore {
 }
 
 impl RingStore {
-    /// The incarnation that this process runs under.
-    pub(super) fn incarnation(&self) -> u32 {
-        self.ring.incarnation()
+    pub(super) fn new(ring: Ring) -> Self {
+        Self { ring }
     }
 }
 

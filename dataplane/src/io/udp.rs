@@ -8,16 +8,21 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use replication::frame::DATAGRAM_BYTES_MAX;
+
 use super::sys::{self, BATCH, Sender};
 use super::wait::Reactor;
 use crate::counters::Counters;
 use crate::env::{ListenerId, Outbox};
+use crate::shard::Shard;
 
 /// What the datagrams of a socket are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Use {
     /// SIP messages to that listener.
     Sip(ListenerId),
+    /// The same shard of other nodes.
+    Peers,
 }
 
 /// One UDP socket of a shard.
@@ -71,6 +76,12 @@ fn refuse_if_taken(address: SocketAddr) -> io::Result<()> {
             other => return other.map(drop),
         }
     }
+}
+
+/// Opens one socket for itself.
+pub(super) fn open_alone(address: SocketAddr) -> io::Result<Socket> {
+    refuse_if_taken(address)?;
+    open(address)
 }
 
 fn open(address: SocketAddr) -> io::Result<Socket> {
@@ -128,6 +139,56 @@ pub(super) fn flush(
     out.clear();
 }
 
+/// The way to the same shard of other nodes.
+#[derive(Default)]
+pub(super) struct Peers {
+    port: usize,
+    addresses: Vec<SocketAddr>,
+    /// Datagrams of one batch: where each begins and ends in `bytes`, and for whom it is.
+    batch: Vec<(SocketAddr, usize, usize)>,
+    bytes: Vec<u8>,
+}
+
+impl Peers {
+    /// The socket is that port; `addresses` by number of the node.
+    pub(super) fn new(port: usize, addresses: Vec<SocketAddr>) -> Self {
+        Self {
+            port,
+            addresses,
+            batch: Vec::with_capacity(BATCH),
+            bytes: vec![0; BATCH * DATAGRAM_BYTES_MAX],
+        }
+    }
+
+    /// Sends what the shard has for other nodes. What the kernel does not take is lost, as in any
+    /// network, and sent again by the protocol.
+    pub(super) fn flush(&mut self, shard: &mut Shard, sender: &mut Sender, ports: &[Port]) {
+        if self.addresses.is_empty() {
+            return;
+        }
+        for _ in 0..BATCHES_A_TURN {
+            self.batch.clear();
+            let mut start = 0;
+            while self.batch.len() < BATCH
+                && let Some((node, length)) = shard.poll_peer_datagram(&mut self.bytes[start..])
+            {
+                if let Some(address) = self.addresses.get(usize::from(node)) {
+                    self.batch.push((*address, start, start + length));
+                    start += length;
+                }
+            }
+            if self.batch.is_empty() {
+                return;
+            }
+            let datagrams = self.batch.iter();
+            let datagrams = datagrams.map(|(to, from, until)| (*to, &self.bytes[*from..*until]));
+            let _ = sender.send(ports[self.port].fd, datagrams);
+        }
+    }
+}
+
+/// Batches to other nodes in one turn; what is left asks for the next turn at once.
+const BATCHES_A_TURN: usize = 8;
 /// Wanted size of the kernel's buffers, bytes: 50 ms at a gigabit per second.
 const SOCKET_BUFFER: usize = 8 << 20;
 /// How long a taken address may become free.

@@ -1,0 +1,276 @@
+//! The thread of a node's membership: heartbeats and votes over one UDP socket, the vote on disk.
+//!
+//! It is no shard: a vote is on the disk before anybody hears of it, and a disk takes its time.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use replication::frame::DATAGRAM_BYTES_MAX;
+use replication::view::StartFault;
+use replication::{Boot, ClusterKeys, ViewConfig, VoteFault, VoteFile, VoteIdentity};
+
+use super::NodeError;
+use super::clock::Clock;
+use super::mesh::{Inlet, Order};
+use crate::cluster::{Board, KeyFile, Membership, MembershipConfig, MembershipReport, ns_of};
+use crate::config::Cluster;
+
+/// A node's vote, opened: from here on its incarnation is spent.
+pub(super) struct Vote {
+    file: VoteFile,
+}
+
+impl Vote {
+    /// Opens the vote below `data_dir`. `has_rings`: the node left memory behind, so it ran.
+    pub(super) fn open(
+        data_dir: &Path,
+        cluster: &Cluster,
+        keys: &KeyFile,
+        has_rings: bool,
+    ) -> Result<Self, NodeError> {
+        let path = data_dir.join("vote");
+        if cluster.bootstrap && !has_rings {
+            VoteFile::permit_first_boot(&path).map_err(vote_lost)?;
+        }
+        let identity = VoteIdentity {
+            cluster: keys.cluster,
+            node: cluster.own,
+        };
+        let file = VoteFile::open(&path, identity).map_err(vote_lost)?;
+        Ok(Self { file })
+    }
+
+    pub(super) fn incarnation(&self) -> u32 {
+        self.file.incarnation()
+    }
+
+    pub(super) fn is_first_boot(&self) -> bool {
+        self.file.boot() == Boot::First
+    }
+}
+
+fn vote_lost(fault: VoteFault) -> NodeError {
+    NodeError::Vote(fault.to_string())
+}
+
+/// Reads the key file of a cluster.
+pub(super) fn read_keys(path: &Path) -> Result<KeyFile, NodeError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| NodeError::Keys(path.to_owned(), error.to_string()))?;
+    KeyFile::parse(&text).map_err(|error| NodeError::Keys(path.to_owned(), error))
+}
+
+/// The running membership, as the rest of the process sees it.
+pub(super) struct Member {
+    report: Arc<Mutex<MembershipReport>>,
+    news: Arc<News>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What the membership is told from outside.
+#[derive(Default)]
+struct News {
+    stop: AtomicBool,
+    keys: Mutex<Option<ClusterKeys>>,
+}
+
+/// What a membership is started with.
+pub(super) struct MemberParts<'a> {
+    pub(super) cluster: &'a Cluster,
+    pub(super) keys: &'a KeyFile,
+    pub(super) vote: Vote,
+    /// Whether the rings hold what they held before.
+    pub(super) kept: bool,
+    pub(super) board: Arc<Board>,
+    pub(super) clock: Clock,
+    pub(super) clock_start: quanta::Instant,
+    pub(super) inlets: Vec<Inlet>,
+}
+
+impl Member {
+    /// Joins the cluster from a thread of its own.
+    pub(super) fn start(parts: MemberParts<'_>) -> Result<Self, NodeError> {
+        let cluster = parts.cluster;
+        let address = cluster.own_node().address;
+        let socket = UdpSocket::bind(address)
+            .map_err(|error| NodeError::Listen(format!("udp:{address} (cluster)"), error))?;
+        let config = MembershipConfig {
+            view: view_config(cluster),
+            cluster: parts.keys.cluster,
+            keys: parts.keys.keys,
+        };
+        let durable = parts.vote.file.durable();
+        let now = ns_of(parts.clock_start, parts.clock.now().instant);
+        let membership = Membership::start(
+            config,
+            durable,
+            parts.kept,
+            now,
+            Box::new(parts.vote.file),
+            parts.board,
+        )
+        .map_err(|fault| NodeError::Vote(why(fault).to_owned()))?;
+        let report = Arc::new(Mutex::new(membership.report(now)));
+        let news = Arc::new(News::default());
+        let runner = Runner {
+            membership,
+            socket,
+            addresses: cluster.nodes.iter().map(|node| node.address).collect(),
+            clock: parts.clock,
+            clock_start: parts.clock_start,
+            inlets: parts.inlets,
+            report: report.clone(),
+            news: news.clone(),
+        };
+        let thread = std::thread::Builder::new()
+            .name("membership".to_owned())
+            .spawn(move || runner.run())
+            .map_err(|error| NodeError::Executor(error.to_string()))?;
+        Ok(Self {
+            report,
+            news,
+            thread: Some(thread),
+        })
+    }
+
+    pub(super) fn reports(&self) -> Arc<Mutex<MembershipReport>> {
+        self.report.clone()
+    }
+
+    pub(super) fn set_keys(&self, keys: ClusterKeys) {
+        *unpoisoned(&self.news.keys) = Some(keys);
+    }
+
+    pub(super) fn stop(&mut self) {
+        self.news.stop.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn view_config(cluster: &Cluster) -> ViewConfig {
+    let witnesses = cluster.nodes.iter().zip(0..);
+    let witnesses = witnesses.filter(|(node, _)| node.is_witness);
+    ViewConfig {
+        node: cluster.own as u8,
+        voters: cluster.nodes.len() as u8,
+        witnesses: witnesses.fold(0, |mask, (_, number)| mask | 1 << number),
+        copies: cluster.copies,
+    }
+}
+
+fn why(fault: StartFault) -> &'static str {
+    match fault {
+        StartFault::TwoVoters => "two voters are not enough: configure a witness",
+        StartFault::Voters => "this node is no voter",
+        StartFault::Save => "the disk did not take the new incarnation",
+    }
+}
+
+/// The thread's own.
+struct Runner {
+    membership: Membership,
+    socket: UdpSocket,
+    addresses: Vec<SocketAddr>,
+    clock: Clock,
+    clock_start: quanta::Instant,
+    inlets: Vec<Inlet>,
+    report: Arc<Mutex<MembershipReport>>,
+    news: Arc<News>,
+}
+
+impl Runner {
+    fn run(mut self) {
+        let mut buffer = [0; DATAGRAM_BYTES_MAX];
+        while !self.news.stop.load(Ordering::Acquire) {
+            let wait = self.membership.deadline().saturating_sub(self.now());
+            let wait = Duration::from_nanos(wait).clamp(WAIT_MIN, WAIT_MAX);
+            // A zero time-out would mean for ever; an error only means that nothing came.
+            let _ = self.socket.set_read_timeout(Some(wait));
+            let mut news = false;
+            if let Ok((length, _)) = self.socket.recv_from(&mut buffer) {
+                news |= self
+                    .membership
+                    .handle_datagram(self.now(), &mut buffer[..length]);
+            }
+            if let Some(keys) = unpoisoned(&self.news.keys).take() {
+                self.membership.set_keys(keys);
+            }
+            let now = self.now();
+            if self.membership.deadline() <= now {
+                news |= self.membership.tick(now);
+            }
+            self.send(&mut buffer);
+            if news {
+                for inlet in &self.inlets {
+                    inlet.order(Order::Look);
+                }
+            }
+            *unpoisoned(&self.report) = self.membership.report(self.now());
+        }
+    }
+
+    fn now(&self) -> u64 {
+        ns_of(self.clock_start, self.clock.now().instant)
+    }
+
+    fn send(&mut self, buffer: &mut [u8]) {
+        while let Some((to, length)) = self.membership.poll_datagram(buffer) {
+            if let Some(address) = self.addresses.get(usize::from(to)) {
+                // What is lost is said again.
+                let _ = self.socket.send_to(&buffer[..length], address);
+            }
+        }
+    }
+}
+
+pub(super) fn unpoisoned<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Runs a witness until it is told to stop.
+pub fn run_witness(config: &crate::config::Config) -> Result<(), NodeError> {
+    let Some(cluster) = &config.cluster else {
+        return Err(NodeError::Vote(
+            "a witness needs a [cluster] section".to_owned(),
+        ));
+    };
+    if !cluster.own_node().is_witness {
+        return Err(NodeError::Vote(format!(
+            "node {} is a member, not the witness: use `ringtoll run`",
+            cluster.own_node().id
+        )));
+    }
+    let mut signals = signal_hook::iterator::Signals::new([
+        signal_hook::consts::SIGTERM,
+        signal_hook::consts::SIGINT,
+    ])
+    .map_err(|error| NodeError::Executor(error.to_string()))?;
+    let clock = Clock::new();
+    let clock_start = clock.now().instant;
+    let keys = read_keys(&cluster.key_file)?;
+    let mut member = Member::start(MemberParts {
+        cluster,
+        keys: &keys,
+        vote: Vote::open(&config.node.data_dir, cluster, &keys, false)?,
+        kept: true,
+        board: Arc::new(Board::new(0)),
+        clock,
+        clock_start,
+        inlets: Vec::new(),
+    })?;
+    tracing::info!(node = %config.node.name, "witness ready");
+    let _ = signals.forever().next();
+    member.stop();
+    Ok(())
+}
+
+const WAIT_MIN: Duration = Duration::from_micros(200);
+const WAIT_MAX: Duration = Duration::from_millis(50);
