@@ -41,7 +41,7 @@ impl B2bua {
             icid: call.state.texts.get(call.state.icid),
             id: call.state.id,
             asserted,
-            nni,
+            nni: nni.as_slice(),
             replaced_icid: &icid,
             transfer: facts::taken_over(&access, invite, call.state.begun),
         };
@@ -438,13 +438,22 @@ impl B2bua {
             let mut values = Values::default();
             values.read(request, asserted);
             let caller = b2bua.calls[key].state.legs[0].peer;
-            let nni = b2bua.border(caller, SessionDirection::Inbound);
+            let callee = b2bua.calls[key].state.legs[1].peer;
+            let ways = [
+                (caller, SessionDirection::Inbound, true),
+                (callee, SessionDirection::Outbound, caller != callee),
+            ];
+            let nni: Vec<Nni> = ways
+                .into_iter()
+                .filter(|(.., is_there)| *is_there)
+                .filter_map(|(peer, direction, _)| b2bua.border(peer, direction))
+                .collect();
             let state = &mut b2bua.calls[key].state;
             let known = Known {
                 icid: state.texts.get(state.icid),
                 id: state.id,
                 asserted,
-                nni,
+                nni: &nni,
                 ..Known::default()
             };
             let mut facts = values.facts(request, &known);
