@@ -399,7 +399,7 @@ fn services(call: &Call<'_>, record: Group<'_>) {
         .group("Service-Information")
         .find("MMTel-Information");
     let shown = service.map(|group| Group::of(group).group("Supplementary-Service"));
-    let of_type = shown.map(|service| service.get("MMTel-SService-Type").as_u64());
+    let of_type = shown.map(|service| service.get("MMTel-Service-Type").as_u64());
     let reinvite = call.kind.name == "reinvite";
     let expected = match record.get("Accounting-Record-Type").as_u64() {
         Some(2) if reinvite => Some(Some(6)),
@@ -418,7 +418,7 @@ fn services(call: &Call<'_>, record: Group<'_>) {
     }
     let phone = record.find("User-Equipment-Info");
     let imei = phone.map(|phone| Group::of(phone).text("User-Equipment-Info-Value"));
-    assert_eq!(imei, reinvite.then_some("355308080000000"));
+    assert_eq!(imei, reinvite.then_some("3553080800000042"));
 }
 
 /// Seconds between a message at sipp and its time in a record.

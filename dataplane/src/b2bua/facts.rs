@@ -20,8 +20,8 @@ pub(super) struct Known<'a> {
     pub(super) id: u128,
     /// The sender is inside the trust domain.
     pub(super) asserted: bool,
-    /// The border that the request came over.
-    pub(super) nni: Option<Nni>,
+    /// The borders that the request crosses.
+    pub(super) nni: &'a [Nni],
     /// icid-value of the call whose dialog the request replaces.
     pub(super) replaced_icid: &'a [u8],
     /// What moved to another access with it.
@@ -37,7 +37,7 @@ pub(super) struct Values<'a> {
     body: Option<MessageBody<'a>>,
     services: Vec<SupplementaryService<'a>>,
     role: RoleOfNode,
-    imei: [u8; IMEI_DIGITS],
+    imei: [u8; IMEISV_DIGITS],
     imei_len: usize,
 }
 
@@ -62,10 +62,7 @@ impl<'a> Values<'a> {
         self.read_served_user(request, asserted);
         self.body = body_of(request, false);
         services::of_request(request, &mut self.services);
-        for digit in imei_of(instance_of(request)).take(IMEI_DIGITS) {
-            self.imei[self.imei_len] = digit;
-            self.imei_len += 1;
-        }
+        (self.imei, self.imei_len) = imei_of(instance_of(request));
     }
 
     fn read_served_user(&mut self, request: &Message<'a>, asserted: bool) {
@@ -150,7 +147,7 @@ impl<'a> Values<'a> {
             carrier_select: of_uri(b"cic"),
             online_charging: online_of(request).filter(|_| known.asserted),
             message_bodies: self.body.as_slice(),
-            nni: known.nni.as_slice(),
+            nni: known.nni,
             access_transfer: known.transfer,
             services: &self.services,
             ..SessionFacts::default()
@@ -334,17 +331,35 @@ pub(super) fn instance_of<'a>(request: &Message<'a>) -> &'a [u8] {
         .map_or(&b""[..], unquoted)
 }
 
-// RFC 7254: `<urn:gsma:imei:35530808-000000-0>`, of which a record wants the digits.
-fn imei_of(instance: &[u8]) -> impl Iterator<Item = u8> + use<'_> {
+// RFC 7254: `<urn:gsma:imei:35530808-000000-0;svn=42>`, of which a record wants the digits: as
+// IMEISV, in which the software version stands in the place of the spare digit, if it is told.
+fn imei_of(instance: &[u8]) -> ([u8; IMEISV_DIGITS], usize) {
+    let (mut digits, mut len) = ([0; IMEISV_DIGITS], 0);
     let urn = instance.strip_prefix(b"<").unwrap_or(instance);
     let is_imei = urn
         .get(..IMEI_URN.len())
         .is_some_and(|start| start.eq_ignore_ascii_case(IMEI_URN));
-    let rest = if is_imei { &urn[IMEI_URN.len()..] } else { b"" };
-    rest.iter()
-        .copied()
-        .take_while(|byte| byte.is_ascii_digit() || *byte == b'-')
-        .filter(u8::is_ascii_digit)
+    if !is_imei {
+        return (digits, 0);
+    }
+    let rest = &urn[IMEI_URN.len()..];
+    let number = rest
+        .iter()
+        .take_while(|byte| byte.is_ascii_digit() || **byte == b'-')
+        .filter(|byte| byte.is_ascii_digit());
+    for digit in number.take(IMEI_DIGITS) {
+        digits[len] = *digit;
+        len += 1;
+    }
+    let version = rest.windows(7).find_map(|part| {
+        let version = part.strip_prefix(b";svn=")?;
+        version.iter().all(u8::is_ascii_digit).then_some(version)
+    });
+    if let Some(version) = version.filter(|_| len == IMEI_DIGITS) {
+        digits[IMEI_DIGITS - 1..].copy_from_slice(version);
+        len = IMEISV_DIGITS;
+    }
+    (digits, len)
 }
 
 // P-Asserted-Service (RFC 6050), else the ICSI that a Feature-Caps names (RFC 6809).
@@ -434,8 +449,10 @@ pub(super) fn number(value: &[u8]) -> Option<u32> {
 const LIST: usize = 8;
 /// How an IMEI begins as an instance identifier.
 const IMEI_URN: &[u8] = b"urn:gsma:imei:";
-/// Digits of an IMEISV, the longer of the two forms.
-const IMEI_DIGITS: usize = 16;
+/// Digits of an IMEI: type allocation code, serial number, a spare one.
+const IMEI_DIGITS: usize = 15;
+/// Digits of an IMEISV: two of the software version in place of the spare one.
+const IMEISV_DIGITS: usize = 16;
 
 #[cfg(test)]
 mod tests {
@@ -493,6 +510,10 @@ mod tests {
         with_facts(contact, |facts| {
             assert_eq!(facts.instance_id, b"<urn:gsma:imei:35530808-000000-0>");
             assert_eq!(facts.imei, b"355308080000000");
+        });
+        let version = contact.replace("-0>", "-0;svn=42>");
+        with_facts(&version, |facts| {
+            assert_eq!(facts.imei, b"3553080800000042")
         });
         let other = "Contact: <sip:a@192.0.2.1>;+sip.instance=\"<urn:uuid:1234>\"\r\n";
         with_facts(other, |facts| assert!(facts.imei.is_empty()));
@@ -637,7 +658,7 @@ mod tests {
             let mut values = Values::default();
             values.read(invite, false);
             let known = Known {
-                nni: Some(nni),
+                nni: &[nni],
                 replaced_icid: b"icid-0",
                 ..Known::default()
             };

@@ -7,7 +7,7 @@ use charging::trigger::{
 };
 
 use super::facts::{self, Known, List, Values, number, unquoted};
-use super::{B2bua, Origin, Side, User, bridge, services, tear_down};
+use super::{B2bua, Origin, Phase, Side, User, bridge, services, tear_down};
 use crate::compose;
 use crate::env::{CallKey, Env};
 use crate::sip::{HeaderId, Message, param_of_list, parse};
@@ -41,7 +41,7 @@ impl B2bua {
             icid: call.state.texts.get(call.state.icid),
             id: call.state.id,
             asserted,
-            nni,
+            nni: nni.as_slice(),
             replaced_icid: &icid,
             transfer: facts::taken_over(&access, invite, call.state.begun),
         };
@@ -123,6 +123,10 @@ impl B2bua {
         let Some(answer) = bridge::sdp_of(response).filter(|_| self.config.rf.enabled) else {
             return;
         };
+        // TS 32.260: media that is not active is no early media.
+        if crate::sip::Sdp::parse(answer).is_some_and(|sdp| sdp.is_inactive()) {
+            return;
+        }
         let begun = self.calls[key].state.begun;
         self.with_invite(key, |b2bua, invite| {
             let offer = bridge::sdp_of(invite);
@@ -434,13 +438,22 @@ impl B2bua {
             let mut values = Values::default();
             values.read(request, asserted);
             let caller = b2bua.calls[key].state.legs[0].peer;
-            let nni = b2bua.border(caller, SessionDirection::Inbound);
+            let callee = b2bua.calls[key].state.legs[1].peer;
+            let ways = [
+                (caller, SessionDirection::Inbound, true),
+                (callee, SessionDirection::Outbound, caller != callee),
+            ];
+            let nni: Vec<Nni> = ways
+                .into_iter()
+                .filter(|(.., is_there)| *is_there)
+                .filter_map(|(peer, direction, _)| b2bua.border(peer, direction))
+                .collect();
             let state = &mut b2bua.calls[key].state;
             let known = Known {
                 icid: state.texts.get(state.icid),
                 id: state.id,
                 asserted,
-                nni,
+                nni: &nni,
                 ..Known::default()
             };
             let mut facts = values.facts(request, &known);
@@ -457,6 +470,56 @@ impl B2bua {
             };
             b2bua.ctf.on_trigger(env.now, &mut state.charging, &trigger);
         });
+    }
+
+    /// A REFER inside the call got its final answer: an EVENT beside the call's own session, which
+    /// goes on (TS 32.260 5.2.2: session-unrelated procedures). Its record waits in an entry of
+    /// its own until a CDF has it.
+    pub(super) fn trigger_referred(&mut self, env: &mut Env, id: TxnId, user: User, code: u16) {
+        if !self.config.rf.enabled {
+            return;
+        }
+        let from = self.calls[user.call].state.legs[user.side.other().index()].clone();
+        let origin = Origin {
+            from: from.peer,
+            listener: from.listener,
+        };
+        let asserted = self.asserts(origin.from);
+        let entry = self.open_call(Phase::Ended, origin, user.at);
+        let mut index = self.index.take().unwrap_or_default();
+        let request = self
+            .layer
+            .request_of(id)
+            .and_then(|(raw, ..)| parse(raw, &mut index).ok());
+        if let Some(request) = request {
+            let mut values = Values::default();
+            values.read(&request, asserted);
+            let state = &self.calls[user.call].state;
+            let known = Known {
+                icid: state.texts.get(state.icid),
+                id: self.calls[entry].state.id,
+                asserted,
+                ..Known::default()
+            };
+            let mut facts = values.facts(&request, &known);
+            // What was kept is the REFER as it left.
+            facts.outgoing_session_id = facts.user_session_id;
+            facts.user_session_id = state.texts.get(from.call_id);
+            facts.called_party = request.request_uri();
+            let trigger = Trigger::OneShot {
+                facts: &facts,
+                code,
+                event: b"",
+                expires: None,
+                request_time: user.at,
+                response_time: env.now.wall,
+            };
+            let mut charging = charging::state::ChargingState::default();
+            self.ctf.on_trigger(env.now, &mut charging, &trigger);
+            self.calls[entry].state.charging = charging;
+        }
+        self.index = Some(index);
+        self.touch(entry);
     }
 
     // Reads the kept INVITE (or other first request) once more.

@@ -75,6 +75,18 @@ impl<'a> Sdp<'a> {
         self.streams() > 0 && self.media().filter(|media| !media.is_refused()).all(holds)
     }
 
+    /// Whether no media flows: each stream is inactive, refused, or has no bandwidth.
+    pub fn is_inactive(&self) -> bool {
+        let is_dead = |media: Media<'a>| {
+            media.is_refused()
+                || media.direction() == Direction::Inactive
+                || media
+                    .lines()
+                    .any(|line| matches!(line, b"b=AS:0" | b"b=TIAS:0"))
+        };
+        self.media().all(is_dead)
+    }
+
     /// Whether the other description means the same media: session lines and sections are equal
     /// line by line, but for what changes without the media changing (see [`Sdp::digest`]).
     pub fn is_same_media(&self, other: &Sdp<'_>) -> bool {
@@ -313,6 +325,22 @@ mod tests {
 
     fn sdp(text: &str) -> Sdp<'_> {
         Sdp::parse(text.as_bytes()).expect("begins with v=0")
+    }
+
+    #[test]
+    fn media_that_cannot_flow_is_inactive() {
+        let is_inactive = |lines: &str| {
+            let text = format!("v=0\r\nc=IN IP4 192.0.2.1\r\n{lines}");
+            Sdp::parse(text.as_bytes()).expect("an SDP").is_inactive()
+        };
+        assert!(is_inactive("m=audio 4000 RTP/AVP 8\r\na=inactive\r\n"));
+        assert!(is_inactive(
+            "m=audio 4000 RTP/AVP 8\r\nb=AS:0\r\nm=video 0 RTP/AVP 99\r\n"
+        ));
+        assert!(!is_inactive("m=audio 4000 RTP/AVP 8\r\na=sendonly\r\n"));
+        assert!(!is_inactive(
+            "m=audio 4000 RTP/AVP 8\r\na=inactive\r\nm=video 2 RTP/AVP 99\r\n"
+        ));
     }
 
     #[test]

@@ -659,6 +659,25 @@ fn a_media_change_makes_an_interim() {
 }
 
 #[test]
+fn a_refer_inside_a_call_makes_an_event_beside_it() {
+    let mut world = world("");
+    let inside = vec![(1_000, "REFER")];
+    let call = world.add_call(Plan { inside, ..caller() }, callee());
+    world.run_until(60_000);
+    world.heal_and_drain();
+    let mut kinds: Vec<Vec<_>> = world
+        .sessions_of(call)
+        .iter()
+        .map(|session| {
+            let records = session.records.values();
+            records.map(|record| (record.kind, record.cause)).collect()
+        })
+        .collect();
+    kinds.sort_by_key(Vec::len);
+    assert_eq!(kinds, [failed(-1), answered(0)]);
+}
+
+#[test]
 fn a_late_offer_makes_its_interim_at_the_ack() {
     let mut world = world("");
     let call = world.add_call(

@@ -1,0 +1,179 @@
+//! What users of such systems complain of in public, and the tests that say it does not happen
+//! here. The words are ours; only what concerns SIP and offline charging is listed.
+
+/// The complaint, and the tests that answer it.
+const COMPLAINTS: &[(&str, &[&str])] = &[
+    (
+        "the closing record is never sent when hang-up races with something else",
+        &[
+            "every_start_has_one_stop_and_nothing_follows_it",
+            "a_bye_that_crosses_a_bye_makes_one_stop",
+            "a_cancel_that_crosses_the_2xx_after_the_node_ends_an_answered_call",
+            "a_stop_waits_for_the_answer_to_the_start",
+        ],
+    ),
+    (
+        "charging is lost when a node fails or restarts",
+        &[
+            "calls_go_on_after_the_node_was_killed_and_are_billed_once",
+            "no_record_is_lost_when_the_cdf_is_away_and_the_node_is_killed",
+            "a_call_survives_the_restart_of_the_node_and_is_billed_once",
+        ],
+    ),
+    (
+        "the billed duration is wrong: ring time, or a nonsensical number of seconds",
+        &[
+            "a_call_is_billed_from_its_answer_to_its_bye",
+            "a_plain_call_makes_a_start_and_a_stop",
+        ],
+    ),
+    (
+        "time stamps in a record are those of another message",
+        &[
+            "a_plain_call_makes_a_start_and_a_stop",
+            "time_stamps_split_seconds_and_milliseconds",
+            "python_diameter_reads_in_the_records_what_stood_in_the_messages",
+        ],
+    ),
+    (
+        "a re-INVITE, a diversion or a second fork makes a second START",
+        &[
+            "retransmitted_answers_and_second_branches_make_no_record",
+            "a_media_change_makes_an_interim",
+            "the_2xx_of_a_second_fork_is_acknowledged_and_ended_and_not_billed",
+            "the_repeated_2xx_of_a_losing_fork_gets_acks_and_one_bye",
+        ],
+    ),
+    (
+        "later records lack what the first one said",
+        &[
+            "a_call_makes_start_interims_and_stop_with_numbers_in_a_row",
+            "start_alone_tells_of_access_transfer_and_terminating_access",
+        ],
+    ),
+    (
+        "a charging node that is gone takes the calls with it",
+        &[
+            "a_black_hole_sends_the_records_to_the_second_cdf",
+            "a_busy_primary_costs_no_time",
+            "the_stop_does_not_wait_for_ever_for_the_answer_to_the_start",
+        ],
+    ),
+    (
+        "timers are lost, fire twice, or fire after their session",
+        &[
+            "an_overdue_interim_leaves_soon_after_a_takeover",
+            "nothing_follows_the_stop",
+            "a_refused_start_leaves_no_interim_timer",
+        ],
+    ),
+    (
+        "the interval that an answer changed is not used",
+        &[
+            "the_latest_interval_counts_and_zero_stops_interims",
+            "no_interval_in_the_answer_to_start_means_no_interims",
+        ],
+    ),
+    (
+        "hostile AVPs, lost Diameter sessions or load end the process",
+        &[
+            "any_octets_are_read_without_panic",
+            "a_thousand_nested_groups_stop_at_the_depth_limit",
+            "mutated_streams_never_panic",
+            "a_cdf_that_forgot_the_session_does_not_end_the_call",
+            "hostile_datagrams_neither_end_the_node_nor_fill_it",
+        ],
+    ),
+    (
+        "the interims of all sessions come at the same moment",
+        &["interims_are_never_later_than_the_interval_and_spread"],
+    ),
+    (
+        "after a START that failed nothing is recorded",
+        &[
+            "a_stop_follows_a_start_that_was_stored",
+            "realtime_policies_decide_what_an_undelivered_start_means",
+        ],
+    ),
+    (
+        "calls that fail make no record",
+        &[
+            "a_busy_callee_makes_one_event",
+            "a_cancelled_call_makes_one_event",
+            "nobody_answering_makes_one_event_with_408",
+        ],
+    ),
+    (
+        "AVP codes are wrong, and the product's own decoder agrees with them",
+        &[
+            "codes_vendors_and_flags_are_the_published_ones",
+            "freediameter_accepts_every_record",
+            "wireshark_finds_no_fault_and_agrees_with_the_sip_of_the_capture",
+        ],
+    ),
+    (
+        "one record has two Service-Informations",
+        &["two_service_informations_in_one_record_are_refused"],
+    ),
+    (
+        "strict peers refuse the capabilities exchange",
+        &["a_cer_says_what_strict_peers_ask_for"],
+    ),
+    (
+        "one peer that does not read stalls all output",
+        &[
+            "a_peer_that_does_not_read_does_not_stall_the_others",
+            "output_is_bounded_when_the_peer_does_not_read",
+        ],
+    ),
+    (
+        "short calls lose their STOP when the CDF is slow or gone",
+        &[
+            "twenty_short_calls_with_a_slow_cdf_make_twenty_stops",
+            "a_slow_cdf_loses_no_stop_of_short_calls",
+            "the_records_of_a_time_without_cdf_arrive_after_it",
+        ],
+    ),
+    (
+        "a 2xx after CANCEL stays half open, a late 2xx is not acknowledged",
+        &[
+            "a_callee_that_answers_in_spite_of_the_cancel_is_acknowledged_and_ended",
+            "the_2xx_of_a_fork_after_the_call_is_acknowledged_and_ended",
+            "a_bye_before_the_ack_is_an_unsuccessful_set_up_and_the_callee_gets_its_ack",
+        ],
+    ),
+    (
+        "a call whose BYE was lost is billed for ever",
+        &[
+            "a_session_that_nobody_refreshes_ends_with_408",
+            "the_longest_duration_ends_a_call",
+        ],
+    ),
+];
+
+#[test]
+fn every_complaint_is_answered_by_tests_that_exist() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut sources = String::new();
+    for folder in ["charging/src", "charging/tests", "tests/tests"] {
+        read_below(&root.join(folder), &mut sources);
+    }
+    for (complaint, tests) in COMPLAINTS {
+        assert!(!tests.is_empty(), "{complaint}");
+        for test in *tests {
+            let definition = format!("fn {test}(");
+            assert!(sources.contains(&definition), "{complaint}: no {test}");
+        }
+    }
+}
+
+fn read_below(folder: &std::path::Path, into: &mut String) {
+    for entry in std::fs::read_dir(folder).expect("the sources are readable") {
+        let path = entry.expect("the sources are readable").path();
+        if path.is_dir() {
+            read_below(&path, into);
+        } else if path.extension().is_some_and(|end| end == "rs") {
+            into.push_str(&std::fs::read_to_string(path).expect("sources are UTF-8"));
+        }
+    }
+}
