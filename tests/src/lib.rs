@@ -3,6 +3,7 @@
 pub mod cdf;
 pub mod checks;
 pub mod exercise;
+pub mod exercise_replication;
 pub mod net;
 pub mod process;
 pub mod random;
