@@ -722,6 +722,31 @@ fn the_end_of_a_partial_catch_up_is_no_answer_to_a_request_for_everything() {
 }
 
 #[test]
+fn an_ack_of_a_former_life_counts_no_more() {
+    let mut world = World::new(3, 3, 8, 0);
+    world.settle();
+    world.cut.insert((0, 2));
+    let id = world.new_call(0, 100, Mode::SemiSync);
+    world.run(10 * MS);
+    assert!(world.nodes[1].ring.newest(id).is_some(), "one of two acked");
+    // It comes back without its memory, and cannot be filled yet.
+    world.nodes[1] = Node::new(1, 2, 3, &[0, 1, 2], None);
+    world.members[1] = Member {
+        node: 1,
+        incarnation: 2,
+        standing: Standing::Joining,
+    };
+    world.enter_view();
+    world.cut = BTreeSet::from([(0, 1)]);
+    world.run(200 * MS);
+    assert!(world.nodes[2].ring.newest(id).is_some(), "the other acked");
+    assert!(!world.released[&0].contains(&(id, Version::first(1))));
+    world.cut.clear();
+    world.run(600 * MS);
+    assert!(world.released[&0].contains(&(id, Version::first(1))));
+}
+
+#[test]
 fn keys_rotate_under_traffic_without_a_datagram_refused() {
     let mut world = World::new(3, 2, 6, 5);
     let mut ids = Vec::new();

@@ -5,6 +5,7 @@ pub mod checks;
 pub mod cluster_checks;
 pub mod cluster_random;
 pub mod exercise;
+pub mod exercise_replication;
 pub mod net;
 pub mod process;
 pub mod random;

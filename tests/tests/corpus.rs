@@ -4,7 +4,7 @@ use std::fs;
 use std::panic::catch_unwind;
 use std::path::Path;
 
-use tests::exercise;
+use tests::{exercise, exercise_replication};
 
 /// SplitMix64: the same mutations on every machine.
 struct Random(u64);
@@ -126,4 +126,16 @@ fn no_input_of_the_configuration_corpus_does_harm() {
 #[test]
 fn no_mutation_of_the_configuration_corpus_does_harm() {
     replay_mutations(&corpus("config"), exercise::config, rounds() / 10);
+}
+
+#[test]
+fn no_input_of_the_replication_corpus_does_harm() {
+    let exercise = exercise_replication::replication;
+    replay(&corpus("replication"), exercise);
+}
+
+#[test]
+fn no_mutation_of_the_replication_corpus_does_harm() {
+    let exercise = exercise_replication::replication;
+    replay_mutations(&corpus("replication"), exercise, rounds() / 3);
 }
