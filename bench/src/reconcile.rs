@@ -379,3 +379,6 @@ const TOLERANCE_MS: u64 = 20;
 const LATE_MS: u64 = 200;
 /// The earliest periodic INTERIM, in percent of the interval.
 const EARLIEST_PERCENT: u64 = 85;
+
+#[cfg(test)]
+mod tests;

@@ -107,6 +107,32 @@ impl Testbed {
         Ok(values.iter().sum())
     }
 
+    /// How long datagrams waited between two shards: for each bound in microseconds how many
+    /// waited no longer.
+    ///
+    /// # Errors
+    /// The admin page does not answer.
+    pub fn hand_over_waits(&self) -> io::Result<Vec<(f64, u64)>> {
+        let mut waits: Vec<(f64, u64)> = Vec::new();
+        for line in self.page("/metrics")?.lines() {
+            let Some(rest) = line.strip_prefix("ringtoll_hand_over_wait_seconds_bucket{") else {
+                continue;
+            };
+            let bound: Option<f64> = rest
+                .split_once("le=\"")
+                .and_then(|(_, rest)| rest.split('"').next()?.replace('+', "").parse().ok());
+            let count = rest.rsplit(' ').next().and_then(|count| count.parse().ok());
+            if let (Some(bound), Some(count)) = (bound, count) {
+                let bound = bound * 1e6;
+                match waits.iter_mut().find(|(known, _)| *known == bound) {
+                    Some((_, sum)) => *sum += count,
+                    None => waits.push((bound, count)),
+                }
+            }
+        }
+        Ok(waits)
+    }
+
     /// Whether it takes calls.
     ///
     /// # Errors
@@ -163,6 +189,17 @@ fn configuration(wanted: Wanted, dir: &Path, listen: SocketAddr, admin: SocketAd
         callee = wanted.callee,
         interim = wanted.interim_interval_s,
     )
+}
+
+/// Removes the last record of a session from the store of a CDF that has ended.
+///
+/// # Errors
+/// The store cannot be changed.
+pub fn lose_record(store: &Path) -> Result<(), rusqlite::Error> {
+    let last = "DELETE FROM records WHERE (session_id, number) = (SELECT session_id, number \
+                FROM records ORDER BY session_id, number DESC LIMIT 1)";
+    rusqlite::Connection::open(store)?.execute(last, ())?;
+    Ok(())
 }
 
 /// A UDP port of the loopback that was free a moment ago.

@@ -39,6 +39,9 @@ struct Arguments {
     /// Which scenarios occur, as SCENARIO=WEIGHT,...
     #[arg(long, default_value_t = Mix::DEMO, value_parser = Mix::parse)]
     mix: Mix,
+    /// Remove a record from the CDF's store before it is read, to see that it is missed.
+    #[arg(long)]
+    lose_record: bool,
     /// One JSON object instead of tables.
     #[arg(long)]
     json: bool,
@@ -61,7 +64,32 @@ struct Found {
     outcome: Outcome,
     balance: Balance,
     cpu_us_per_call: f64,
+    hand_over_us: Option<HandOver>,
     took: Duration,
+}
+
+/// How long datagrams waited between two shards, microseconds at most.
+#[derive(serde::Serialize)]
+struct HandOver {
+    count: u64,
+    p50: f64,
+    p99: f64,
+}
+
+impl HandOver {
+    // The bounds of a cumulative histogram; the last one is infinite. None if nothing waited.
+    fn of(waits: &[(f64, u64)]) -> Option<Self> {
+        let count = waits.last()?.1;
+        let bound_of = |share: f64| {
+            let rank = (count as f64 * share).ceil() as u64;
+            waits.iter().find(|(_, below)| *below >= rank)
+        };
+        (count > 0).then_some(Self {
+            count,
+            p50: bound_of(0.5)?.0,
+            p99: bound_of(0.99)?.0,
+        })
+    }
 }
 
 fn demonstrate(arguments: &Arguments) -> Result<bool, Box<dyn std::error::Error>> {
@@ -78,6 +106,7 @@ fn demonstrate(arguments: &Arguments) -> Result<bool, Box<dyn std::error::Error>
     if arguments.json {
         let mut value = table::to_json(&outcome.calls, &outcome.latency, Some(balance));
         value["cpu_us_per_call"] = found.cpu_us_per_call.into();
+        value["hand_over_us"] = serde_json::to_value(&found.hand_over_us)?;
         value["verdict"] = verdict.into();
         println!("{value}");
     } else {
@@ -92,6 +121,13 @@ fn demonstrate(arguments: &Arguments) -> Result<bool, Box<dyn std::error::Error>
             found.took.as_secs_f64(),
             outcome.lag.as_secs_f64() * 1e3
         );
+        if let Some(waits) = &found.hand_over_us {
+            println!(
+                "{} datagrams handed from shard to shard, half of them within {} us, 99 % within \
+                 {} us\n",
+                waits.count, waits.p50, waits.p99
+            );
+        }
         print!("{}", table::findings(balance));
         println!("{verdict}");
     }
@@ -132,14 +168,19 @@ fn measure(arguments: &Arguments) -> Result<Found, Box<dyn std::error::Error>> {
     shown.finish();
     let took = began.elapsed();
     let cpu_s = bed.shard_cpu_s()? - before;
+    let hand_over_us = HandOver::of(&bed.hand_over_waits()?);
     let store = bed.store();
     // The directory lives until the store is read.
     let _dir = bed.finish();
+    if arguments.lose_record {
+        testbed::lose_record(&store)?;
+    }
     let balance = reconcile::reconcile_store(&outcome.calls, &store, arguments.interim)?;
     Ok(Found {
         balance,
         cpu_us_per_call: cpu_s * 1e6 / f64::from(outcome.begun.max(1)),
         outcome,
+        hand_over_us,
         took,
     })
 }

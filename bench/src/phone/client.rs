@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use dataplane::sip::{self, HeaderId, Index, Message, Method, Writer};
 
-use super::{Alarm, Line, Phone, RINGING_MAX, Sent, State, T1, T2};
+use super::{Alarm, Line, Phone, RINGING_LATE_MAX, Sent, State, T1, T2};
 use crate::latency::Interval;
 use crate::plan::{Scenario, Side};
 use crate::template::{HOLD_OFFER, digits};
@@ -87,6 +87,7 @@ impl Phone {
         method: Method,
         response: &Message<'_>,
     ) {
+        let patience = self.run.ring + RINGING_LATE_MAX;
         let line = self.line(number);
         let first = line.response.0 == 0;
         let is_opening = line.state == State::Opening && method == Method::Invite;
@@ -94,7 +95,7 @@ impl Phone {
             return;
         };
         // Timer A stops, and so does Timer B: ringing may last.
-        sent.again = now + RINGING_MAX;
+        sent.again = now + patience;
         sent.until = sent.again;
         let (again, since) = (sent.again, sent.since);
         if first {

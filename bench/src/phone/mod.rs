@@ -104,6 +104,8 @@ enum Alarm {
     GiveUp,
     Reinvite,
     HangUp,
+    /// The other side should have hung up long ago.
+    Abandon,
     Forget,
 }
 
@@ -238,6 +240,12 @@ impl Phone {
             Alarm::Reinvite if line.state == State::Up => self.reinvite(now, number),
             Alarm::HangUp if line.state == State::Up => self.hang_up(now, number),
             Alarm::Reinvite | Alarm::HangUp => {}
+            Alarm::Abandon if line.state != State::Over => {
+                self.ledger.at(number).timed_out = true;
+                self.drop_requests(number);
+                self.close(now, number);
+            }
+            Alarm::Abandon => {}
             Alarm::Forget => {
                 self.lines.remove(&number);
             }
@@ -305,6 +313,9 @@ impl Phone {
         if plan.hangs_up == self.side {
             self.arm(now + self.run.hold, number, Alarm::HangUp);
         }
+        // A side that is not to hang up has no alarm of its own: without this one it would wait
+        // without end for a BYE whose sender has given up.
+        self.arm(now + self.run.hold + CALL_LATE_MAX, number, Alarm::Abandon);
     }
 
     /// Whose call a message is about: our own tag says, or the Request-URI of a first request.
@@ -381,9 +392,15 @@ impl Sent {
 const T1: Duration = Duration::from_millis(500);
 /// RFC 3261 17.1.2.2.
 const T2: Duration = Duration::from_secs(4);
-/// Longest ringing a caller bears: the appliance gives up first.
-const RINGING_MAX: Duration = Duration::from_secs(200);
+/// How much longer than the callee rings a caller bears it: a callee that waits for a CANCEL in
+/// vain gives up after 4*T2, and sends its answer for 64*T1.
+const RINGING_LATE_MAX: Duration = T2.saturating_mul(4).saturating_add(T1.saturating_mul(64));
+/// How late a BYE may be: a re-INVITE in its way may take 64*T1, and so may the BYE.
+const CALL_LATE_MAX: Duration = T1.saturating_mul(128);
 /// Buffers kept for reuse.
 const SPARE_MAX: usize = 1_024;
 /// Domain of both parties' identities.
 const DOMAIN: &str = "phones.example.net";
+
+#[cfg(test)]
+mod tests;

@@ -124,7 +124,28 @@ fn metrics(node: &str, inlets: &[Inlet]) -> String {
             );
         }
     }
+    hand_over_waits(node, &shards, &mut out);
     out
+}
+
+fn hand_over_waits(node: &str, shards: &[ShardMetrics], out: &mut String) {
+    let _ = writeln!(out, "# TYPE ringtoll_hand_over_wait_seconds histogram");
+    for shard in shards {
+        let labels = format!("node=\"{node}\",shard=\"{}\"", shard.shard);
+        let name = "ringtoll_hand_over_wait_seconds";
+        let mut all = 0;
+        for (bound, count) in shard.hop_waits.cumulative() {
+            all = count;
+            let bound = if bound.is_finite() {
+                bound.to_string()
+            } else {
+                "+Inf".to_owned()
+            };
+            let _ = writeln!(out, "{name}_bucket{{{labels},le=\"{bound}\"}} {count}");
+        }
+        let _ = writeln!(out, "{name}_sum{{{labels}}} {}", shard.hop_waits.sum_s());
+        let _ = writeln!(out, "{name}_count{{{labels}}} {all}");
+    }
 }
 
 type Gauge = (&'static str, fn(&ShardMetrics) -> f64);

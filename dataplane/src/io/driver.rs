@@ -15,7 +15,7 @@ use quanta::Instant;
 use socket2::Socket;
 
 use super::clock::Clock;
-use super::mesh::{Hop, Inlet, Order, ShardMetrics};
+use super::mesh::{Hop, Inlet, Order, ShardMetrics, Waits};
 use super::stream::Connections;
 use super::sys::{self, Receiver, Sender};
 use super::udp::{self, Peers, Port, Use};
@@ -101,6 +101,7 @@ struct Turn {
     inlets: Vec<Inlet>,
     peers: Peers,
     scratch: Vec<u8>,
+    hop_waits: Waits,
     stops_at: Option<Instant>,
 }
 
@@ -141,6 +142,7 @@ impl Driver {
             inlets: seat.inlets,
             peers,
             scratch: Vec::new(),
+            hop_waits: Waits::default(),
             stops_at: None,
         };
         Self {
@@ -161,7 +163,7 @@ impl Driver {
             if self.waiter.is_ready(self.bell_place) {
                 let _ = sys::receive_now(self.bell, &mut [0; 8]);
             }
-            self.turn.read_mesh(now);
+            self.turn.read_mesh();
             self.turn.read_connections(now, &self.waiter);
             self.turn.end();
             if self.turn.is_over(now.instant) {
@@ -259,6 +261,7 @@ impl Turn {
                 from: origin.from,
                 listener: origin.listener,
                 bytes: shard.env().pool.copy_of(bytes),
+                since: self.clock.now().instant,
             };
             let refused = match self.inlets.get(usize::from(other)) {
                 Some(inlet) => inlet.hand_over(hop).err(),
@@ -277,12 +280,15 @@ impl Turn {
         self.shard.handle_peer_datagram(now, &mut self.scratch);
     }
 
-    fn read_mesh(&mut self, now: Now) {
+    fn read_mesh(&mut self) {
+        let now = self.clock.now();
         // What comes in meanwhile waits for the next turn.
         for _ in 0..HOPS_A_TURN {
             let Some(hop) = self.inlet().next_hop() else {
                 break;
             };
+            self.hop_waits
+                .add(now.instant.saturating_duration_since(hop.since));
             let _ = self.shard.handle_datagram(now, hop.origin(), &hop.bytes);
             self.shard.env().pool.give(hop.bytes);
         }
@@ -363,6 +369,7 @@ impl Turn {
             ring_fill_percent: u64::from(shard.ring_fill_percent()),
             cdf_up: u64::from(shard.router().available()),
             cpu_ns: sys::thread_cpu_ns(),
+            hop_waits: self.hop_waits,
         }
     }
 }

@@ -2,9 +2,11 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crossbeam::channel::Sender;
 use crossbeam::queue::ArrayQueue;
+use quanta::Instant;
 
 use super::wake::Doorbell;
 use crate::b2bua::Origin;
@@ -17,6 +19,8 @@ pub(super) struct Hop {
     pub(super) from: SocketAddr,
     pub(super) listener: ListenerId,
     pub(super) bytes: Vec<u8>,
+    /// When it was handed over.
+    pub(super) since: Instant,
 }
 
 impl Hop {
@@ -25,6 +29,41 @@ impl Hop {
             from: self.from,
             listener: self.listener,
         }
+    }
+}
+
+/// How long hops waited for their shard, as a histogram: place `n` counts waits of less than
+/// `2^n` microseconds that are not counted before.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Waits {
+    counts: [u64; WAIT_PLACES],
+    sum_us: u64,
+}
+
+impl Waits {
+    pub(super) fn add(&mut self, wait: Duration) {
+        let us = u64::try_from(wait.as_micros()).unwrap_or(u64::MAX);
+        let place = (u64::BITS - us.leading_zeros()) as usize;
+        self.counts[place.min(WAIT_PLACES - 1)] += 1;
+        self.sum_us = self.sum_us.saturating_add(us);
+    }
+
+    /// For each bound in seconds how many waited no longer; the last bound is infinite.
+    pub(super) fn cumulative(&self) -> impl Iterator<Item = (f64, u64)> {
+        let mut sum = 0;
+        self.counts.iter().enumerate().map(move |(place, count)| {
+            sum += count;
+            let bound = if place + 1 < WAIT_PLACES {
+                (1u64 << place) as f64 / 1e6
+            } else {
+                f64::INFINITY
+            };
+            (bound, sum)
+        })
+    }
+
+    pub(super) fn sum_s(&self) -> f64 {
+        self.sum_us as f64 / 1e6
     }
 }
 
@@ -60,6 +99,7 @@ pub(super) struct ShardMetrics {
     pub(super) ring_fill_percent: u64,
     pub(super) cdf_up: u64,
     pub(super) cpu_ns: u64,
+    pub(super) hop_waits: Waits,
 }
 
 /// The way into one shard.
@@ -115,5 +155,31 @@ impl Inlet {
 
 /// Datagrams that may wait for one shard: 4 ms of a million datagrams a second.
 const HOPS_MAX: usize = 4_096;
+/// Places of the histogram of waits: up to 2^17 us, and what is longer.
+const WAIT_PLACES: usize = 19;
 /// Orders that may wait for one shard.
 const ORDERS_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_counted_below_the_next_power_of_two() {
+        let mut waits = Waits::default();
+        for us in [0, 1, 5, 1_000_000] {
+            waits.add(Duration::from_micros(us));
+        }
+        let at = |bound: f64| {
+            waits
+                .cumulative()
+                .find(|(known, _)| *known == bound)
+                .map(|(_, count)| count)
+        };
+        assert_eq!(at(1e-6), Some(1));
+        assert_eq!(at(2e-6), Some(2));
+        assert_eq!(at(4e-6), Some(2));
+        assert_eq!(at(8e-6), Some(3));
+        assert_eq!(at(f64::INFINITY), Some(4));
+    }
+}

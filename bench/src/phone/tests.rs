@@ -1,0 +1,56 @@
+use std::time::{Duration, Instant};
+
+use super::Phone;
+use crate::plan::{Mix, Run, Side};
+
+/// Lets two phones talk to each other until they have nothing to say.
+fn talk(now: Instant, caller: &mut Phone, callee: &mut Phone) {
+    let (here, there) = (caller.local, callee.local);
+    loop {
+        let mut is_quiet = true;
+        while let Some((_, bytes)) = caller.poll() {
+            callee.handle(now, here, &bytes);
+            is_quiet = false;
+        }
+        while let Some((_, bytes)) = callee.poll() {
+            caller.handle(now, there, &bytes);
+            is_quiet = false;
+        }
+        if is_quiet {
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_caller_whose_callee_never_hangs_up_gives_the_call_up() {
+    let run = Run {
+        seed: 1,
+        mix: Mix::parse("plain=1").expect("a mix"),
+        hold: Duration::from_secs(1),
+        ring: Duration::from_millis(20),
+    };
+    let number = (0..)
+        .find(|number| run.plan(*number).hangs_up == Side::Callee)
+        .expect("one in four");
+    let [here, there] = ["192.0.2.1:5060", "192.0.2.2:5060"].map(|at| at.parse().expect("literal"));
+    let mut caller = Phone::new(Side::Caller, run.clone(), here, there);
+    let mut callee = Phone::new(Side::Callee, run.clone(), there, here);
+    let mut now = Instant::now();
+    caller.place(now, now, number);
+    talk(now, &mut caller, &mut callee);
+    now += run.ring;
+    callee.handle_timeout(now);
+    talk(now, &mut caller, &mut callee);
+    assert!(!caller.is_idle(), "the call is up");
+    // The callee is gone. The caller has no BYE to send and must not wait without end.
+    let until = now + Duration::from_secs(120);
+    while !caller.is_idle() {
+        now = caller.deadline().expect("who waits knows for how long");
+        assert!(now <= until, "it waits too long");
+        caller.handle_timeout(now);
+    }
+    let (ledger, _) = caller.into_results();
+    assert!(ledger.of(number).answered.is_some());
+    assert!(ledger.of(number).timed_out);
+}
