@@ -163,18 +163,27 @@ fn pages_have_their_formats(node: &NodeProcess) {
     assert_eq!(node.get("/").map(|(status, _)| status), Some(404));
     let (status, page) = node.get("/metrics").expect("a running node answers");
     assert_eq!(status, 200);
-    let mut kind = "";
+    let (mut declared_name, mut is_histogram) = ("", false);
     for line in page.lines() {
         if let Some(declared) = line.strip_prefix("# TYPE ") {
             let (name, of) = declared.split_once(' ').expect("a name and a kind");
             assert_eq!(name.ends_with("_total"), of == "counter", "{line}");
-            kind = name;
+            (declared_name, is_histogram) = (name, of == "histogram");
             continue;
         }
         let (series, value) = line.rsplit_once(' ').expect("a series and a value");
         let (name, labels) = series.split_once('{').expect("labels");
-        assert_eq!(name, kind, "a sample follows its declaration");
-        assert_eq!(labels, "node=\"test\",shard=\"0\"}", "{line}");
+        let own = name.strip_prefix(declared_name);
+        let is_bucket = is_histogram && own == Some("_bucket");
+        let follows = is_bucket || is_histogram && matches!(own, Some("_sum" | "_count"));
+        assert!(
+            follows != (own == Some("")),
+            "follows its declaration: {line}"
+        );
+        let more = labels.strip_prefix("node=\"test\",shard=\"0\"");
+        let bound = more.and_then(|more| more.strip_prefix(",le=\"")?.strip_suffix("\"}"));
+        assert_eq!(bound.is_some(), is_bucket, "{line}");
+        assert!(is_bucket || more == Some("}"), "{line}");
         assert!(value.parse::<f64>().is_ok_and(f64::is_finite), "{line}");
     }
     assert!(
