@@ -92,6 +92,7 @@ impl World {
             let session = acr.find(SESSION_ID).map(|avp| avp.data).unwrap_or_default();
             let number = acr.find(ACCOUNTING_RECORD_NUMBER);
             let number = number.and_then(|avp| avp.u32().ok()).unwrap_or(u32::MAX);
+            self.show_record(node, session, number);
             let mut calls = shard.b2bua().calls();
             let of_session = |state: &CallState| {
                 let accounting = state.charging.accounting.as_ref();
@@ -120,6 +121,13 @@ impl World {
                 ));
             }
             self.check_actor(place, shard, id, session);
+        }
+    }
+
+    // Prints the records of the session that RINGTOLL_SESSION names as they leave.
+    fn show_record(&self, node: u16, session: &[u8], number: u32) {
+        if std::env::var("RINGTOLL_SESSION").is_ok_and(|wanted| wanted.as_bytes() == session) {
+            println!("{:>7} record {number} leaves node {node}", self.now);
         }
     }
 
@@ -301,7 +309,7 @@ impl World {
                 wrong.push(format!("a bill for nothing: {session:?}"));
             }
             if let Err(what) = whole(session)
-                && !(self.cdf_refused && what == MISSING)
+                && !(self.cdf_troubled && what == MISSING)
             {
                 wrong.push(format!(
                     "{}: {what}: {session:?}",
@@ -378,6 +386,10 @@ impl World {
                 ("unanswered ACRs", shard.router().pending()),
                 ("timers", shard.env().wheel.len()),
                 ("live records", live.unwrap_or(0)),
+                (
+                    "lost records",
+                    shard.env().counters.acr_lost as usize * usize::from(!self.cdf_refused),
+                ),
             ];
             for (what, count) in counts {
                 if count > 0 {

@@ -141,6 +141,19 @@ impl ClusterStore {
         self.alive().find(is_first)
     }
 
+    // Nothing is held of the call. Whoever opened it may have it, being set up; else the first of
+    // the members is either its owner or holds a copy and knows the owner.
+    fn owner_of_unknown(&self, id: CallId) -> Owner {
+        let (own, origin) = (self.config.node, id.node());
+        if origin != own && self.standing(origin) == Standing::Alive {
+            return Owner::At(origin);
+        }
+        match self.adopter_of(id) {
+            Some(first) if first != own => Owner::At(first),
+            _ => Owner::Here,
+        }
+    }
+
     fn epoch(&self) -> u32 {
         self.view.number
     }
@@ -406,17 +419,19 @@ impl ClusterSide for ClusterStore {
 
     fn owner_of(&self, call: u128) -> Owner {
         let id = CallId::from_u128(call);
-        let held = self.ring.newest_or_tombstone(id);
-        let owner = held.as_ref().map_or(id.node(), |record| record.meta.owner);
-        if owner == self.config.node {
-            return Owner::Here;
-        }
+        let own = self.config.node;
+        let Some(held) = self.ring.newest_or_tombstone(id) else {
+            return self.owner_of_unknown(id);
+        };
+        let owner = held.meta.owner;
         match self.standing(owner) {
+            // Not in the table: it ended, or is not taken up again yet.
+            _ if owner == own && held.meta.kind == Kind::Put => Owner::Nobody,
+            _ if owner == own => Owner::Here,
             Standing::Alive | Standing::Draining => Owner::At(owner),
             Standing::Joining => Owner::Nobody,
             Standing::Dead => match self.adopter_of(id) {
-                Some(adopter) if adopter != self.config.node => Owner::At(adopter),
-                Some(_) if held.is_none() => Owner::Here,
+                Some(adopter) if adopter != own => Owner::At(adopter),
                 _ => Owner::Nobody,
             },
         }
