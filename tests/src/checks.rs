@@ -73,7 +73,7 @@ impl Watch {
         &mut self,
         now: u64,
         life: u32,
-        in_cluster: bool,
+        disturbed: bool,
         to: SocketAddr,
         bytes: &[u8],
         violations: &mut Vec<String>,
@@ -103,7 +103,7 @@ impl Watch {
         };
         let code = message.status();
         // A node that was cut off may have answered what another one answers too.
-        let peace = !in_cluster || arrived.life == life;
+        let peace = !disturbed;
         match &arrived.answer {
             _ if !peace => {}
             Some((before, of, _)) if code < 200 && *of == life => {

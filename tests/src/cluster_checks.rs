@@ -48,7 +48,12 @@ impl World {
         };
     }
 
-    fn is_calm(&self) -> bool {
+    // Whether two nodes may have answered one request, which SIP repeats for 32 s.
+    pub(crate) fn was_disturbed(&self) -> bool {
+        self.now < self.troubled_at.saturating_add(ANSWERED_MS)
+    }
+
+    pub(crate) fn is_calm(&self) -> bool {
         self.now > self.troubled_at.saturating_add(CALM_MS) && self.now > CALM_MS
     }
 
@@ -445,4 +450,6 @@ const MISSING: &str = "a number is missing";
 const LOOK_MS: u64 = 250;
 /// After that time nothing of a disturbance is under way any more.
 const CALM_MS: u64 = 3_000;
+/// Answers that a request got in both times may still differ that long after.
+const ANSWERED_MS: u64 = 35_000;
 const SETTLED_MS: u64 = 3_000;

@@ -65,9 +65,19 @@ pub struct ClusterStore {
     adopted: [u32; NODES_MAX],
     /// Where the streams stood when nothing was left to take over under this view.
     settling: Option<StreamMarks>,
+    surplus: Surplus,
     outgoing: VecDeque<(u16, Vec<u8>)>,
     incoming: VecDeque<(u16, Vec<u8>)>,
     report: ClusterReport,
+}
+
+/// Whether more is held than this node should.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Surplus {
+    None,
+    Some,
+    /// The peers were asked under that view what is to stay.
+    Asked(u32),
 }
 
 /// A walk through the ring for calls to go on with.
@@ -100,6 +110,7 @@ impl ClusterStore {
             resumed: 0,
             adopted: [0; NODES_MAX],
             settling: None,
+            surplus: Surplus::None,
             outgoing: VecDeque::new(),
             incoming: VecDeque::new(),
             report: ClusterReport::default(),
@@ -232,6 +243,28 @@ impl ClusterStore {
             }
         }
         open | wanted
+    }
+
+    // Whoever was filled with everything asks for its share, to drop the rest.
+    fn tidy(&mut self, filling: u32) {
+        let (number, settled) = (
+            self.view.number,
+            self.view.gone == 0 && self.view.kmin == KMIN_FULL,
+        );
+        self.surplus = match self.surplus {
+            _ if filling != 0 => Surplus::Some,
+            Surplus::Asked(view) if view != number => Surplus::Some,
+            Surplus::Asked(_) if !self.replicator.is_asking() => Surplus::None,
+            Surplus::Some if settled => {
+                let own = self.config.node;
+                let others: Vec<u16> = self.alive().filter(|&node| node != own).collect();
+                for peer in others {
+                    self.replicator.request_share(peer, number);
+                }
+                Surplus::Asked(number)
+            }
+            other => other,
+        };
     }
 
     // Goes on, a bounded number of records at a time, with what there is to take over.
@@ -398,10 +431,8 @@ impl ClusterSide for ClusterStore {
         if !self.follows {
             return;
         }
-        if self.view.gone == 0 && self.view.kmin == KMIN_FULL {
-            self.replicator.trim(self.now);
-        }
         let filling = self.ask_to_be_filled();
+        self.tidy(filling);
         self.take_over(filling);
         self.report_progress(filling);
     }

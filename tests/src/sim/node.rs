@@ -239,7 +239,7 @@ impl World {
         self.watch.on_departure(
             self.now,
             self.restarts + self.troubles,
-            self.setup.cluster.is_some(),
+            self.setup.cluster.is_some() && self.was_disturbed(),
             to,
             &bytes,
             &mut self.violations,
