@@ -84,7 +84,7 @@ pub const OPERATIONS: &[Operation] = &[
     },
     Operation {
         name: "version_owner_and_replica",
-        instructions_max: 24_000,
+        instructions_max: 21_000,
         allocations_max: 0,
         run: replicate::owner_and_replica,
     },
