@@ -18,6 +18,7 @@ pub mod phone;
 pub mod plan;
 pub mod reconcile;
 pub mod record;
+pub mod replicate;
 pub mod report;
 pub mod table;
 pub mod template;
