@@ -93,18 +93,8 @@ pub enum Sabotage {
     NoSync,
     /// Hearing anybody is a lease.
     LeaseByHearing,
-    /// The shards never learn that a node is dead: its writes are taken and acked.
-    NoFence,
     /// Calls end without a tombstone.
     NoTombstone,
-    /// A node fires the timers of the copies it holds.
-    TimersOnReplicas,
-    /// A restarted voter has forgotten its vote.
-    VoteForgotten,
-    /// Calls of the dead are adopted however many members are gone.
-    GoneIgnored,
-    /// Everything is written under one epoch.
-    OneEpoch,
 }
 
 /// What can happen to the node and its CDFs.
