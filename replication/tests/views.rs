@@ -31,7 +31,7 @@
 //! | V9 all joining, or 6 s | `when_not_all_come_back_...`, `all_nodes_restarted_...` |
 //! | V10 lost memory; half-filled memory | `a_node_that_lost_...`, `half_filled_memory_...` |
 //! | V10 the vote before the answer | `a_vote_that_is_not_stored_...`; register_model |
-//! | V11 the witness votes, holds nothing, is not missed | `two_nodes_and_a_witness_...`, `a_witness_votes_...` |
+//! | V11 the witness | `two_nodes_and_a_witness_...`, `a_witness_votes_...` |
 //! | V12 two voters | `two_voters_...` |
 //! | V13 leaving | those with *drain* and *given*; cluster: `nodes_leave_in_turn_...` |
 
@@ -504,6 +504,13 @@ fn all_nodes_restarted_find_together_again() {
     world.run(500);
     for node in 0..3 {
         world.restart(node, true);
+        world.nodes[node].syncs = false;
+    }
+    world.run(8000);
+    let joins = |node| world.standing(node, node) == Standing::Joining && !world.may_act(node);
+    assert!((0..3).all(joins), "nobody is filled");
+    for node in 0..3 {
+        world.nodes[node].syncs = true;
     }
     world.run(3000);
     assert!(world.everybody_acts());
@@ -512,6 +519,7 @@ fn all_nodes_restarted_find_together_again() {
 #[test]
 fn two_nodes_and_a_witness_survive_the_loss_of_one() {
     let mut world = World::new(3, 0b100, 12);
+    world.nodes[2].syncs = false;
     world.run(1000);
     assert!(world.everybody_acts());
     world.nodes[0].up = false;
