@@ -91,8 +91,6 @@ pub enum Sabotage {
     NoWait,
     /// A node believes at once that everybody has filled it.
     NoSync,
-    /// Hearing anybody is a lease.
-    LeaseByHearing,
     /// Calls end without a tombstone.
     NoTombstone,
 }

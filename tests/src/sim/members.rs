@@ -402,10 +402,6 @@ impl World {
             };
             return self.push(until, event);
         }
-        if self.setup.sabotage == Sabotage::LeaseByHearing {
-            let until = self.ns_of(to) + replication::view::LEASE_NS;
-            self.nodes[usize::from(to)].board.publish_lease(until);
-        }
         match shard {
             Some(shard) => {
                 let place = usize::from(to * self.setup.shards + shard);
@@ -472,15 +468,12 @@ impl World {
         };
         let board = self.nodes[usize::from(node)].board.clone();
         let view = board.view();
-        match self.setup.sabotage {
-            Sabotage::NoSync => {
-                for shard in 0..self.setup.shards {
-                    for peer in 0..cluster.nodes {
-                        board.note_synced(shard, peer, view.number);
-                    }
+        if self.setup.sabotage == Sabotage::NoSync {
+            for shard in 0..self.setup.shards {
+                for peer in 0..cluster.nodes {
+                    board.note_synced(shard, peer, view.number);
                 }
             }
-            _ => {}
         }
     }
 

@@ -90,7 +90,7 @@ fn the_same_seed_plays_the_same_cluster() {
 }
 
 // The checks can fail: these planted faults are found by random seeds. Faults that need a rarer
-// history (no fence, `gone` ignored, a vote forgotten, epochs not compared, acks kept over a
+// history (a lease by hearing, no fence, `gone` ignored, a vote forgotten, epochs not compared, acks kept over a
 // restart) have directed tests in `replication/tests`, which fail without the rule.
 fn is_found(sabotage: Sabotage, scenarios: &[Scenario]) {
     let found = scenarios.iter().any(|&scenario| {
@@ -115,7 +115,6 @@ macro_rules! planted {
 planted! {
     found_outputs_before_their_copies: NoWait in [Crash],
     found_adoption_without_sync: NoSync in [Overlap, Isolation, Partial],
-    found_lease_by_hearing: LeaseByHearing in [OneWay, Partial, Overlap],
     found_tombstone_lost: NoTombstone in [Crash],
 }
 
