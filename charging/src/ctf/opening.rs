@@ -221,6 +221,7 @@ impl Ctf {
         let session_id = self.mint_session_id(facts.slot);
         let class = &self.config.classes[usize::from(facts.class)];
         let (mut template, mut method) = self.spare.take_session();
+        let facts = &class.omitted.without(*facts);
         let layout = acr::template(&self.config, class, facts, &session_id, &mut template);
         self.spare.give(session_id);
         replace(&mut method, facts.method);
