@@ -1,5 +1,7 @@
 //! What an operator decides about charging. Parsed elsewhere; here are the types and defaults.
 
+pub use crate::omit::Omitted;
+
 /// Service-Context-Id of IMS charging, Release 17 (TS 32.260; form in TS 32.299 s7.1.12).
 pub const SERVICE_CONTEXT_IMS: &str = "17.32260@3gpp.org";
 
@@ -49,6 +51,8 @@ pub struct ChargingClass {
     pub record_sdp: bool,
     /// How long a STOP may wait for the answer to the BYE (`stop_at_bye_answer`), milliseconds.
     pub stop_hold_ms: u64,
+    /// AVPs that no record carries.
+    pub omitted: Omitted,
 }
 
 impl Default for ChargingClass {
@@ -66,6 +70,7 @@ impl Default for ChargingClass {
             record_sdp: true,
             // Timer F of RFC 3261: after that no answer to the BYE will come.
             stop_hold_ms: 64 * 500,
+            omitted: Omitted::default(),
         }
     }
 }

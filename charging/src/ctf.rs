@@ -20,9 +20,11 @@ use crate::rf::session::{ClientAction, ClientEvent};
 use crate::state::{AccountingSession, ChargingState, Record, RecordType};
 use crate::time::{Now, UnixMillis};
 use crate::trigger::{CauseCode, Trigger, Verdict};
+use spare::Spare;
 
 mod opening;
 mod running;
+mod spare;
 
 /// What happened, per shard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -84,8 +86,8 @@ pub struct Ctf {
     random: SplitMix64,
     sequence: u64,
     next_end_to_end: u32,
-    /// Emptied buffers of former records.
-    spare: Vec<Vec<u8>>,
+    /// Memory of former records and sessions.
+    spare: Spare,
     /// What happened.
     pub counters: CtfCounters,
 }
@@ -101,7 +103,7 @@ impl Ctf {
             random,
             sequence: 0,
             next_end_to_end,
-            spare: Vec::new(),
+            spare: Spare::default(),
             counters: CtfCounters::default(),
             config,
         }
@@ -133,7 +135,7 @@ impl Ctf {
         };
         if session.opening.is_some() {
             if self.on_early_trigger(now, session, trigger) {
-                state.accounting = None;
+                self.recycle(state);
             }
         } else {
             self.on_session_trigger(now, session, trigger);
@@ -207,7 +209,7 @@ impl Ctf {
             session.interim_interval_s = 0;
             session.interim_due = None;
         }
-        self.recycle(record.content);
+        self.spare.give(record.content);
         self.conclude(now, session, action)
     }
 
@@ -238,7 +240,7 @@ impl Ctf {
             return FailureAction::Nothing;
         };
         let was_start = record.record_type == RecordType::Start;
-        self.recycle(record.content);
+        self.spare.give(record.content);
         if was_start && action == ClientAction::Store {
             // Nobody instructs this session before the backlog drains: our own proposal holds.
             session.interim_interval_s = self.class(session).proposed_interim_interval_s;
@@ -266,6 +268,13 @@ impl Ctf {
         if session.interim_due.is_some_and(|due| due <= now.wall) {
             let wait = self.random.between(0, spread_ms);
             session.interim_due = Some(now.wall.plus_ms(wait));
+        }
+    }
+
+    /// The call is over, or is not to be charged: its memory serves the next ones.
+    pub fn recycle(&mut self, state: &mut ChargingState) {
+        if let Some(session) = state.accounting.take() {
+            self.spare.give_session(session);
         }
     }
 
@@ -318,9 +327,9 @@ impl Ctf {
         let (number, overwritten) = session.number_for(record_type);
         if let Some(old) = overwritten {
             self.counters.acr_interim_overwritten += 1;
-            self.recycle(old.content);
+            self.spare.give(old.content);
         }
-        let mut content = self.buffer();
+        let mut content = self.spare.take();
         write(&mut Writer::avps(&mut content));
         self.next_end_to_end = self.next_end_to_end.wrapping_add(1);
         let proposes = matches!(record_type, RecordType::Start | RecordType::Interim);
@@ -410,27 +419,7 @@ impl Ctf {
     fn class(&self, session: &AccountingSession) -> &ChargingClass {
         &self.config.classes[usize::from(session.class)]
     }
-
-    /// An empty buffer for a record's content.
-    fn buffer(&mut self) -> Vec<u8> {
-        self.spare
-            .pop()
-            .unwrap_or_else(|| Vec::with_capacity(CONTENT_LENGTH_TYPICAL))
-    }
-
-    fn recycle(&mut self, mut buffer: Vec<u8>) {
-        if self.spare.len() < SPARE_MAX && buffer.capacity() <= SPARE_CAPACITY_MAX {
-            buffer.clear();
-            self.spare.push(buffer);
-        }
-    }
 }
-
-/// First guess at the size of a record's content, octets.
-const CONTENT_LENGTH_TYPICAL: usize = 512;
-/// Buffers kept for the next records, and the largest worth keeping, octets.
-const SPARE_MAX: usize = 64;
-const SPARE_CAPACITY_MAX: usize = 4 * 1024;
 
 #[cfg(test)]
 mod tests;

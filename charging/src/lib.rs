@@ -66,6 +66,7 @@ pub mod config;
 pub mod ctf;
 pub mod diameter;
 mod ims;
+mod omit;
 pub mod random;
 pub mod rf;
 pub mod server;

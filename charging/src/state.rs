@@ -179,6 +179,40 @@ pub struct Opening {
     pub(crate) early_media: u8,
 }
 
+impl Opening {
+    /// Empty again, its memory kept.
+    pub(crate) fn clear(&mut self) {
+        self.request_time = UnixMillis::default();
+        self.response_time = None;
+        self.early_media = 0;
+        self.buffers().into_iter().for_each(Vec::clear);
+    }
+
+    /// The most that one of its buffers keeps, octets.
+    pub(crate) fn largest_buffer(&mut self) -> usize {
+        let sizes = self.buffers().map(|buffer| buffer.capacity());
+        sizes.into_iter().max().unwrap_or_default()
+    }
+
+    fn buffers(&mut self) -> [&mut Vec<u8>; 13] {
+        [
+            &mut self.requested_party,
+            &mut self.called_party,
+            &mut self.outgoing_session_id,
+            &mut self.orig_ioi,
+            &mut self.term_ioi,
+            &mut self.transit_ioi,
+            &mut self.transit_ioi_response,
+            &mut self.alternate_charged_party,
+            &mut self.content,
+            &mut self.beside,
+            &mut self.nni,
+            &mut self.tariff,
+            &mut self.start_content,
+        ]
+    }
+}
+
 /// Which record is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordKey {

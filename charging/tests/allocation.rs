@@ -9,8 +9,9 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use charging::rf::acr::encode_pending;
-use charging::{AnswerSummary, ChargingState, Tag};
-use world::{World, class};
+use charging::trigger::{CauseCode, Sdp, SdpType};
+use charging::{AnswerSummary, ChargingState, SessionFacts, Tag, Trigger};
+use world::{SDP, World, class};
 
 struct Counting;
 
@@ -134,6 +135,79 @@ fn a_record_is_sent_and_acknowledged_without_allocating() {
         });
         assert!(
             made == 0 || round == 0,
+            "{made} allocations in round {round}"
+        );
+    }
+}
+
+/// A whole call from its INVITE to the answer to its STOP.
+fn one_call(world: &mut World, state: &mut ChargingState, buffer: &mut Vec<u8>) {
+    let (ctf, now) = (&mut world.ctf, world.now);
+    let request_time = now.wall;
+    let facts = SessionFacts {
+        method: b"INVITE",
+        user_session_id: b"call-1@a.example",
+        calling_party: &[b"sip:alice@a.example"],
+        requested_party: b"tel:+49891",
+        icid: b"icid",
+        orig_ioi: b"a.example",
+        ..SessionFacts::default()
+    };
+    let sdp = [
+        Sdp::new(SDP, SdpType::Offer),
+        Sdp::new(SDP, SdpType::Answer),
+    ];
+    let triggers = [
+        Trigger::SetUp {
+            facts: &facts,
+            request_time,
+        },
+        Trigger::Routed {
+            called_party: b"sip:bob@b.example",
+            outgoing_session_id: b"out@us",
+            nni: None,
+        },
+        Trigger::Answered {
+            response_time: now.wall,
+            answer_known: true,
+            sdp: &sdp,
+            term_ioi: b"b.example",
+            transit_ioi: b"",
+            called_asserted_identity: &[b"sip:bob@b.example"],
+            terminating_access: None,
+            message_bodies: &[],
+        },
+        Trigger::Ended {
+            cause: CauseCode::NORMAL,
+            reasons: &[],
+            request_time,
+            message_bodies: &[],
+        },
+    ];
+    let answer = AnswerSummary {
+        result_code: 2001,
+        ..AnswerSummary::default()
+    };
+    for trigger in &triggers {
+        ctf.on_trigger(now, state, trigger);
+        if encode_pending(state, buffer) {
+            state.on_sent();
+            ctf.on_answer(now, state, &answer);
+        }
+    }
+    assert!(state.is_finished());
+    ctf.recycle(state);
+}
+
+#[test]
+fn a_call_in_steady_traffic_is_charged_without_allocating() {
+    let mut world = World::new(1, class(), None);
+    let (mut state, mut buffer) = (ChargingState::default(), Vec::new());
+    for round in 0..50 {
+        let made = allocations(|| one_call(&mut world, &mut state, &mut buffer));
+        // The first calls make what the later ones use.
+        assert!(
+            made == 0 || round < 3,
             "{made} allocations in round {round}"
         );
     }

@@ -1,5 +1,7 @@
 //! Until the first record: facts are gathered, then START or EVENT is made of them.
 
+use std::io::Write as _;
+
 use super::Ctf;
 use crate::config::LateOffer;
 use crate::diameter::avp::Writer;
@@ -70,6 +72,7 @@ impl Ctf {
             self.counters.trigger_ignored += 1;
             return;
         }
+        self.recycle(state);
         let mut session = self.open_session(facts, request_time);
         let opening = session.opening.take().unwrap_or_default();
         freeze(&mut session, &opening);
@@ -86,6 +89,7 @@ impl Ctf {
             },
             |writer| writer.encoded(&opening.beside),
         );
+        self.spare.give_opening(opening);
         state.accounting = Some(session);
     }
 
@@ -216,21 +220,20 @@ impl Ctf {
     ) -> AccountingSession {
         let session_id = self.mint_session_id(facts.slot);
         let class = &self.config.classes[usize::from(facts.class)];
-        let (template, layout) = acr::template(&self.config, class, facts, &session_id);
-        let mut content = self.buffer();
-        ims::opening_facts(&mut Writer::avps(&mut content), facts);
-        let (mut beside, mut start_content) = (Vec::new(), Vec::new());
-        ims::mmtel(&mut Writer::avps(&mut beside), facts.services);
-        if let Some(transfer) = &facts.access_transfer {
-            ims::access_transfer(&mut Writer::avps(&mut start_content), transfer);
-        }
-        let bounded = |value: &[u8]| ims::bounded(value).to_vec();
+        let (mut template, mut method) = self.spare.take_session();
+        let facts = &class.omitted.without(*facts);
+        let layout = acr::template(&self.config, class, facts, &session_id, &mut template);
+        self.spare.give(session_id);
+        replace(&mut method, facts.method);
+        let mut opening = self.spare.take_opening();
+        opening.request_time = request_time;
+        gather(&mut opening, facts);
         AccountingSession {
             class: facts.class,
             state: AccountingState::Idle,
             template,
             layout,
-            method: bounded(facts.method),
+            method,
             next_number: 0,
             interim_interval_s: 0,
             interim_base: request_time,
@@ -238,24 +241,7 @@ impl Ctf {
             pending: None,
             waiting: Vec::new(),
             held_stop: None,
-            opening: Some(Box::new(Opening {
-                request_time,
-                response_time: None,
-                requested_party: bounded(facts.requested_party),
-                called_party: bounded(facts.called_party),
-                outgoing_session_id: bounded(facts.outgoing_session_id),
-                orig_ioi: bounded(facts.orig_ioi),
-                term_ioi: bounded(facts.term_ioi),
-                transit_ioi: bounded(facts.transit_ioi),
-                transit_ioi_response: Vec::new(),
-                alternate_charged_party: bounded(facts.alternate_charged_party),
-                content,
-                beside,
-                nni: Vec::new(),
-                tariff: Vec::new(),
-                start_content,
-                early_media: 0,
-            })),
+            opening: Some(opening),
             started: false,
             ended: false,
         }
@@ -271,7 +257,9 @@ impl Ctf {
             .wrapping_add((self.sequence >> 32) as u32);
         let low = self.sequence as u32;
         let (host, shard) = (&self.config.origin_host, self.config.shard);
-        format!("{host};{high};{low};{shard}.{slot}").into_bytes()
+        let mut id = self.spare.take();
+        write!(id, "{host};{high};{low};{shard}.{slot}").expect("memory takes what is written");
+        id
     }
 
     /// START: what was gathered goes into it, the facts are frozen.
@@ -300,7 +288,7 @@ impl Ctf {
         };
         let beside = |writer: &mut Writer<'_>| writer.encoded(&opening.beside);
         self.make_beside(now, session, RecordType::Start, write, beside);
-        self.recycle(opening.content);
+        self.spare.give_opening(opening);
     }
 
     /// EVENT for an INVITE that failed. `true`: the row is off, no record.
@@ -339,8 +327,31 @@ impl Ctf {
         let beside = |writer: &mut Writer<'_>| writer.encoded(&opening.beside);
         self.make_beside(now, session, RecordType::Event, write, beside);
         session.method = method;
-        self.recycle(opening.content);
+        self.spare.give_opening(opening);
         false
+    }
+}
+
+/// What is known when the first request arrives.
+fn gather(opening: &mut Opening, facts: &SessionFacts<'_>) {
+    for (target, value) in [
+        (&mut opening.requested_party, facts.requested_party),
+        (&mut opening.called_party, facts.called_party),
+        (&mut opening.outgoing_session_id, facts.outgoing_session_id),
+        (&mut opening.orig_ioi, facts.orig_ioi),
+        (&mut opening.term_ioi, facts.term_ioi),
+        (&mut opening.transit_ioi, facts.transit_ioi),
+        (
+            &mut opening.alternate_charged_party,
+            facts.alternate_charged_party,
+        ),
+    ] {
+        replace(target, value);
+    }
+    ims::opening_facts(&mut Writer::avps(&mut opening.content), facts);
+    ims::mmtel(&mut Writer::avps(&mut opening.beside), facts.services);
+    if let Some(transfer) = &facts.access_transfer {
+        ims::access_transfer(&mut Writer::avps(&mut opening.start_content), transfer);
     }
 }
 

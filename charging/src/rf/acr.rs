@@ -137,20 +137,22 @@ pub fn encode_pending(state: &ChargingState, out: &mut Vec<u8>) -> bool {
     source.inspect(|source| source.encode(out)).is_some()
 }
 
-/// Builds the template of a session: what no record of it changes.
+/// Builds the template of a session in `out`: what no record of it changes.
 pub(crate) fn template(
     config: &CtfConfig,
     class: &ChargingClass,
     facts: &SessionFacts<'_>,
     session_id: &[u8],
-) -> (Vec<u8>, Layout) {
-    let mut out = Vec::with_capacity(TEMPLATE_LENGTH_TYPICAL);
+    out: &mut Vec<u8>,
+) -> Layout {
+    out.clear();
+    out.reserve(TEMPLATE_LENGTH_TYPICAL);
     let header = Header::new(
         REQUEST | PROXIABLE,
         d::ACCOUNTING,
         d::APPLICATION_ACCOUNTING,
     );
-    let mut writer = Writer::message(&mut out, &header);
+    let mut writer = Writer::message(out, &header);
     writer.octets(d::SESSION_ID, session_id);
     writer.octets(d::ORIGIN_HOST, config.origin_host.as_bytes());
     writer.octets(d::ORIGIN_REALM, config.origin_realm.as_bytes());
@@ -182,7 +184,7 @@ pub(crate) fn template(
     writer.close(service);
     writer.finish();
     let offset = |at: usize| u16::try_from(at).expect("the facts of a session are bounded");
-    let layout = Layout {
+    Layout {
         record_type_at: offset(record_type_at),
         record_number_at: offset(record_number_at),
         interim_at: offset(interim_at),
@@ -190,8 +192,7 @@ pub(crate) fn template(
         service_at: offset(service_at),
         ims_at: offset(ims_at),
         session_id_length: offset(session_id.len()),
-    };
-    (out, layout)
+    }
 }
 
 /// First guess at a template's size, octets.

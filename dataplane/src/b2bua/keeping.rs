@@ -32,6 +32,7 @@ impl B2bua {
             env.pool.give(held.bytes);
         }
         env.pool.give(call.set_up.reset());
+        self.ctf.recycle(&mut call.state.charging);
         if self.spare.len() < SPARE_MAX {
             self.spare.push(call);
         }

@@ -40,12 +40,13 @@ impl B2bua {
             .enumerate()
             .find(|(_, route)| route.matcher.matches(request.method_text(), uri, peer));
         if let Some((place, route)) = found {
-            let mut order = Vec::new();
+            let mut order = env.pool.take();
             route.order(&mut env.rng, &mut order);
             for &hop in order.iter().rev() {
                 let address = route.hops[usize::from(hop)].address;
                 hops.push((address, self.listener_for(address, origin.listener)));
             }
+            env.pool.give(order);
             return Ok((routes, place as u16));
         }
         let address = match compose::split_comma(texts.get(routes)).0 {

@@ -191,6 +191,7 @@ struct RfFile {
     backlog_bytes_max: u64,
     realtime: String,
     propose_interim_interval_s: u32,
+    omit_avps: Vec<String>,
     triggers: std::collections::BTreeMap<String, bool>,
 }
 
@@ -208,6 +209,7 @@ impl Default for RfFile {
             backlog_bytes_max: 1 << 30,
             realtime: "grant-and-store".to_owned(),
             propose_interim_interval_s: 0,
+            omit_avps: Vec::new(),
             triggers: std::collections::BTreeMap::new(),
         }
     }
@@ -610,6 +612,7 @@ fn rf(file: RfFile, resolve: Resolve) -> Result<Rf, Wrong> {
         realtime: triggers::realtime(&file.realtime)?,
         rows: triggers::rows(&file.triggers)?,
         proposed_interim_interval_s: file.propose_interim_interval_s,
+        omitted: triggers::omitted(&file.omit_avps)?,
         ..ChargingClass::default()
     };
     Ok(Rf {

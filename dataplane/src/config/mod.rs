@@ -254,6 +254,9 @@ mod tests {
             wrong("[charging.rf.triggers]\nfoo = true").0,
             "charging.rf.triggers.foo"
         );
+        let (key, reason) = wrong("[charging.rf]\nomit_avps = [\"From-Address\", \"Event-Type\"]");
+        assert_eq!(key, "charging.rf.omit_avps[1]");
+        assert!(reason.contains("Event-Type"), "{reason}");
         assert_eq!(wrong("[node]\nname = 3").0, "node.name");
         assert_eq!(wrong("[node\nname = 3").0, "line 1");
         let route = "[[sip.route]]\nmatch = { peer = \"x\" }\nnext_hop = \"127.0.0.1\"";

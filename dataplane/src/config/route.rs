@@ -110,7 +110,8 @@ impl Route {
     pub fn order(&self, rng: &mut SplitMix64, order: &mut Vec<u8>) {
         order.clear();
         order.extend(0..self.hops.len() as u8);
-        order.sort_by_key(|&hop| self.hops[hop as usize].priority);
+        // Unstable, which allocates nothing: equal priorities are drawn by weight anyway.
+        order.sort_unstable_by_key(|&hop| (self.hops[hop as usize].priority, hop));
         let mut start = 0;
         while start < order.len() {
             let priority = self.hops[order[start] as usize].priority;

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use charging::config::{RealtimePolicy, TriggerRows};
+use charging::config::{Omitted, RealtimePolicy, TriggerRows};
 use charging::trigger::NniType;
 
 use super::file::{Wrong, wrong};
@@ -20,6 +20,22 @@ pub(super) fn realtime(name: &str) -> Result<RealtimePolicy, Wrong> {
             "write \"deliver-and-grant\", \"grant-and-store\" or \"grant-and-lose\"",
         )),
     }
+}
+
+/// Reads `charging.rf.omit_avps`.
+pub(super) fn omitted(names: &[String]) -> Result<Omitted, Wrong> {
+    let mut omitted = Omitted::default();
+    for (place, name) in names.iter().enumerate() {
+        if !omitted.insert(name) {
+            let known: Vec<_> = Omitted::names().collect();
+            return Err(wrong(
+                format!("charging.rf.omit_avps[{place}]"),
+                format!("`{name}` is no AVP that may be left out"),
+                format!("use some of: {}", known.join(", ")),
+            ));
+        }
+    }
+    Ok(omitted)
 }
 
 /// Reads `nni` of a peer.

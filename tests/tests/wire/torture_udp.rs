@@ -175,12 +175,12 @@ fn keys(raw: &[u8]) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// A node whose callee never answers, with a T1 of 20 ms so that every timer runs out soon.
+/// A node whose callee never answers, with a T1 of 5 ms so that every timer runs out soon.
 fn node() -> (NodeProcess, UdpSocket) {
     let callee = UdpSocket::bind("127.0.0.1:0").expect("loopback has free ports");
     let address = callee.local_addr().expect("a bound socket has an address");
     (
-        NodeProcess::start_with(address, "t1_ms = 20\nt2_ms = 100\nt4_ms = 100\n", ""),
+        NodeProcess::start_with(address, "t1_ms = 5\nt2_ms = 25\nt4_ms = 25\n", ""),
         callee,
     )
 }
@@ -210,6 +210,11 @@ fn answers_options(node: &NodeProcess) -> bool {
     })
 }
 
+fn is_idle(node: &NodeProcess) -> bool {
+    let metrics = node.metrics();
+    metrics["ringtoll_calls"] == 0.0 && metrics["ringtoll_transactions"] == 0.0
+}
+
 fn is_well(node: &NodeProcess) {
     assert!(
         answers_options(node),
@@ -222,10 +227,7 @@ fn is_well(node: &NodeProcess) {
         "{}",
         node.log()
     );
-    let left = wait_until(Duration::from_secs(60), || {
-        let metrics = node.metrics();
-        metrics["ringtoll_calls"] == 0.0 && metrics["ringtoll_transactions"] == 0.0
-    });
+    let left = wait_until(Duration::from_secs(60), || is_idle(node));
     assert!(
         left,
         "no call and no transaction outlives its timers: {:?}",
@@ -248,8 +250,14 @@ fn torture_messages_get_the_answers_of_the_rfcs_and_leave_nothing_behind() {
                 .expect("loopback takes datagrams");
             std::thread::sleep(Duration::from_millis(5));
         }
-        // Timers B, F, H and J are at 64 T1 = 1.3 s: B or F, then the final answer's own.
-        collect(&mut cases, Duration::from_millis(3_500));
+        // Timers B, F, H and J are at 64 T1 = 320 ms: B or F, then the final answer's own. Once
+        // no transaction is left, nothing more can come.
+        let until = Instant::now() + Duration::from_millis(3_500);
+        collect(&mut cases, Duration::from_millis(100));
+        while Instant::now() < until && !is_idle(&node) {
+            collect(&mut cases, Duration::from_millis(50));
+        }
+        collect(&mut cases, Duration::from_millis(20));
     }
     for case in &cases {
         println!(
