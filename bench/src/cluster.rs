@@ -447,7 +447,7 @@ pub fn become_child() -> Option<ExitCode> {
 /// Waits until `done` says so.
 ///
 /// # Errors
-/// It does not within [`READY_MAX`], with `otherwise`; or it fails.
+/// It does not within 20 s, with `otherwise`; or it fails.
 pub fn wait_until(otherwise: &str, mut done: impl FnMut() -> io::Result<bool>) -> io::Result<()> {
     let until = Instant::now() + READY_MAX;
     while !done()? {
