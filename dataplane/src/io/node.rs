@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -86,14 +87,7 @@ impl Node {
                 .map_err(|error| NodeError::Listen(format!("udp:{address}"), error))?;
             groups.push(group.into_iter());
         }
-        let mut inlets = Vec::new();
-        let mut bells = Vec::new();
-        for _ in 0..shards {
-            let (bell, waiting) =
-                Doorbell::new().map_err(|error| NodeError::Executor(error.to_string()))?;
-            inlets.push(Inlet::new(bell));
-            bells.push(waiting);
-        }
+        let (inlets, bells) = inlets(shards)?;
         let joining = Joining::open(&config, &clock, shards as u16)?;
         let plan = Plan {
             cluster: joining.as_ref().map(|joining| joining.plan.clone()),
@@ -223,6 +217,18 @@ fn start_bundled_cdf(config: &mut Config) -> Result<Option<BundledCdf>, NodeErro
     );
     config.rf.cdf.push(cdf.address());
     Ok(Some(cdf))
+}
+
+// Where each shard is rung, and what it hears that by.
+fn inlets(shards: usize) -> Result<(Vec<Inlet>, Vec<UnixStream>), NodeError> {
+    let mut both = (Vec::new(), Vec::new());
+    for _ in 0..shards {
+        let (bell, waiting) =
+            Doorbell::new().map_err(|error| NodeError::Executor(error.to_string()))?;
+        both.0.push(Inlet::new(bell));
+        both.1.push(waiting);
+    }
+    Ok(both)
 }
 
 fn refuse_witness(config: &Config) -> Result<(), NodeError> {
