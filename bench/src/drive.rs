@@ -15,14 +15,14 @@ use crate::phone::Phone;
 use crate::plan::{Run, Side};
 
 /// Where the phones are and whom they talk to.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Addresses {
     /// The caller's socket.
     pub caller: SocketAddr,
     /// The callee's socket.
     pub callee: SocketAddr,
-    /// The server under test.
-    pub target: SocketAddr,
+    /// The server under test, or the nodes of one.
+    pub targets: Vec<SocketAddr>,
 }
 
 /// When calls begin. The schedule is fixed beforehand: no answer, early or late, moves it.
@@ -65,15 +65,15 @@ pub struct Outcome {
 /// A socket cannot be had or fails.
 pub fn run(
     run: &Run,
-    addresses: Addresses,
+    addresses: &Addresses,
     schedule: Schedule,
     mut report: impl FnMut(Progress),
 ) -> io::Result<Outcome> {
     let mut callee = Driver::new(addresses.callee, |local| {
-        Phone::new(Side::Callee, run.clone(), local, addresses.target)
+        Phone::new(Side::Callee, run.clone(), local, &addresses.targets)
     })?;
     let mut caller = Driver::new(addresses.caller, |local| {
-        Phone::new(Side::Caller, run.clone(), local, addresses.target)
+        Phone::new(Side::Caller, run.clone(), local, &addresses.targets)
     })?;
     let (done, until) = mpsc::channel::<()>();
     let (progress, reports) = mpsc::channel();

@@ -1,5 +1,6 @@
 //! What the phones saw: the truth that the charging records are held against.
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use crate::plan::{Plan, Side};
@@ -9,6 +10,10 @@ use crate::plan::{Plan, Side};
 pub struct Seen {
     /// When its INVITE or MESSAGE left or came.
     pub begun: Option<Instant>,
+    /// Where the INVITE or MESSAGE went first.
+    pub through: Option<SocketAddr>,
+    /// When the first final answer to it came, or was given up.
+    pub settled: Option<Instant>,
     /// When the first 2xx to the INVITE left or came.
     pub answered: Option<Instant>,
     /// When the BYE left or came, and who sent it.

@@ -5,19 +5,24 @@
 //!   phone    caller and callee, sans-IO      template  their first requests
 //!   drive    sockets, clock, schedule        ledger    what the phones saw
 //!   reconcile  ledger against the CDF's store   latency, table, report  figures, how shown
-//!   testbed  a node of our own                  cpu       run time of somebody else's
+//!   testbed  a node of our own       cluster  several, as processes   pages  what they tell
+//!   fault    what is done to them    cpu      run time of somebody else's
 //! ```
 
+pub mod cluster;
 pub mod cpu;
 pub mod drive;
+pub mod fault;
 pub mod latency;
 pub mod ledger;
 pub mod message;
 pub mod operation;
+pub mod pages;
 pub mod phone;
 pub mod plan;
 pub mod reconcile;
 pub mod record;
+pub mod replicate;
 pub mod report;
 pub mod table;
 pub mod template;

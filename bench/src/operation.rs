@@ -6,7 +6,7 @@ use charging::rf::acr::encode_pending;
 use dataplane::sip::{self, HeaderId, Index, Message, Token, TokenKey, Uri};
 use dataplane::timer::Wheel;
 
-use crate::{message, record};
+use crate::{message, record, replicate};
 
 /// One operation and what it may cost.
 pub struct Operation {
@@ -69,6 +69,24 @@ pub const OPERATIONS: &[Operation] = &[
         instructions_max: 300,
         allocations_max: 0,
         run: wheel_insert_and_fire,
+    },
+    Operation {
+        name: "ring_put",
+        instructions_max: 1_600,
+        allocations_max: 0,
+        run: replicate::put,
+    },
+    Operation {
+        name: "ring_update",
+        instructions_max: 1_500,
+        allocations_max: 0,
+        run: replicate::update,
+    },
+    Operation {
+        name: "version_owner_and_replica",
+        instructions_max: 21_000,
+        allocations_max: 0,
+        run: replicate::owner_and_replica,
     },
 ];
 

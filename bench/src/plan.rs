@@ -140,7 +140,12 @@ pub struct Run {
     pub hold: Duration,
     /// How long it rings before it is answered.
     pub ring: Duration,
+    /// How long a message goes out again and again that nobody answers.
+    pub patience: Duration,
 }
+
+/// 64*T1, the patience of RFC 3261.
+pub const PATIENCE: Duration = Duration::from_secs(32);
 
 /// What one call is meant to do.
 #[derive(Clone, Copy, Debug)]
@@ -196,6 +201,7 @@ mod tests {
             mix: Mix::DEMO,
             hold: Duration::ZERO,
             ring: Duration::ZERO,
+            patience: PATIENCE,
         };
         let busy = (0..10_000)
             .filter(|number| run.plan(*number).scenario == Scenario::Busy)

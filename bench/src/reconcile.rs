@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use dataplane::io::{self, CdrLine, NodeError};
 
+use crate::fault::{Fault, cut_off};
 use crate::ledger::Call;
 use crate::plan::Scenario;
 
@@ -106,6 +107,8 @@ pub struct Balance {
     pub balanced: u64,
     /// Calls that the phones placed.
     pub calls: u64,
+    /// Calls that a fault cut off while they were being set up.
+    pub cut_off: u64,
     /// Milliseconds billed and milliseconds the phones saw at most.
     pub billed_ms: u64,
     /// Milliseconds seen, as a range.
@@ -148,10 +151,11 @@ pub fn reconcile_store(
     calls: &[Call],
     store: &Path,
     interim_interval_s: u32,
+    faults: &[Fault],
 ) -> Result<Balance, NodeError> {
     let mut cdrs = Vec::new();
     io::list_cdrs(store, |cdr| cdrs.push(cdr))?;
-    Ok(reconcile(calls, &cdrs, interim_interval_s))
+    Ok(reconcile(calls, &cdrs, interim_interval_s, faults))
 }
 
 /// The same with a CDF that still runs: the last records may be on their way, so it looks again
@@ -163,11 +167,12 @@ pub fn reconcile_live_store(
     calls: &[Call],
     store: &Path,
     interim_interval_s: u32,
+    faults: &[Fault],
     patience: Duration,
 ) -> Result<Balance, NodeError> {
     let until = Instant::now() + patience;
     loop {
-        let balance = reconcile_store(calls, store, interim_interval_s)?;
+        let balance = reconcile_store(calls, store, interim_interval_s, faults)?;
         if balance.is_balanced() || Instant::now() >= until {
             return Ok(balance);
         }
@@ -177,7 +182,12 @@ pub fn reconcile_live_store(
 
 /// Compares calls with the CDRs of a store; `interim_interval_s` is that of the CDF, 0 = none.
 #[must_use]
-pub fn reconcile(calls: &[Call], cdrs: &[CdrLine], interim_interval_s: u32) -> Balance {
+pub fn reconcile(
+    calls: &[Call],
+    cdrs: &[CdrLine],
+    interim_interval_s: u32,
+    faults: &[Fault],
+) -> Balance {
     let mut balance = Balance::default();
     let mut of_call: HashMap<&str, Vec<&CdrLine>> = HashMap::new();
     for cdr in cdrs {
@@ -190,6 +200,7 @@ pub fn reconcile(calls: &[Call], cdrs: &[CdrLine], interim_interval_s: u32) -> B
             call,
             balance: &mut balance,
             interval_ms: u64::from(interim_interval_s) * 1_000,
+            faults,
             is_good: true,
         };
         check.call(&own);
@@ -227,6 +238,7 @@ struct Check<'a> {
     call: &'a Call,
     balance: &'a mut Balance,
     interval_ms: u64,
+    faults: &'a [Fault],
     is_good: bool,
 }
 
@@ -241,6 +253,38 @@ impl Check<'_> {
     }
 
     fn call(&mut self, cdrs: &[&CdrLine]) {
+        let call = self.call;
+        if cut_off(self.faults, call) {
+            return self.cut_off(cdrs);
+        }
+        let answered = call.caller.answered.is_some();
+        if answered && self.faults.iter().any(|fault| fault.cuts_into(call)) {
+            // Its first attempt may have left an EVENT.
+            let (sessions, events): (Vec<_>, Vec<_>) =
+                cdrs.iter().copied().partition(|cdr| cdr.kind == "session");
+            events.iter().for_each(|cdr| self.balance.expected.add(cdr));
+            return self.whole(&sessions);
+        }
+        self.whole(cdrs);
+    }
+
+    /// A call that was cut off: nobody may be charged for more than one attempt, and not without
+    /// end.
+    fn cut_off(&mut self, cdrs: &[&CdrLine]) {
+        self.balance.cut_off += 1;
+        for cdr in cdrs {
+            self.balance.expected.add(cdr);
+        }
+        let sessions: Vec<_> = cdrs.iter().filter(|cdr| cdr.kind == "session").collect();
+        if sessions.len() > 1 {
+            self.differs(Difference::RecordedTwice, "cut off".to_owned());
+        }
+        if sessions.iter().any(|cdr| cdr.status != "complete") {
+            self.differs(Difference::Stop, "cut off".to_owned());
+        }
+    }
+
+    fn whole(&mut self, cdrs: &[&CdrLine]) {
         let call = self.call;
         let is_message = call.plan.scenario == Scenario::Message;
         let (caller, callee) = (
@@ -341,7 +385,9 @@ impl Check<'_> {
         if self.interval_ms == 0 {
             return (reinvites, reinvites);
         }
-        let fewest = shortest_ms.saturating_sub(LATE_MS) / self.interval_ms;
+        let delays = self.faults.iter().map(|fault| fault.delays(self.call));
+        let late_ms = LATE_MS + delays.sum::<Duration>().as_millis() as u64;
+        let fewest = shortest_ms.saturating_sub(late_ms) / self.interval_ms;
         let most = (longest_ms + TOLERANCE_MS) * 100 / (self.interval_ms * EARLIEST_PERCENT);
         (reinvites + fewest, reinvites + most)
     }

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
+use crate::fault::{self, Fault};
 use crate::latency::{Interval, Latency};
 use crate::ledger::Call;
 use crate::plan::Scenario;
@@ -113,13 +114,18 @@ pub fn findings(balance: &Balance) -> String {
 
 /// The one line that says whether billing is right.
 #[must_use]
-pub fn verdict(balance: &Balance, calls: &[Call]) -> String {
-    let strange = calls.iter().filter(|call| !call.went_as_planned()).count();
+pub fn verdict(balance: &Balance, calls: &[Call], faults: &[Fault]) -> String {
+    let strange = strange(calls, faults);
     let records =
         balance.found.start + balance.found.interim + balance.found.stop + balance.found.event;
     if balance.is_balanced() && strange == 0 && balance.calls > 0 {
+        let cut_off = match balance.cut_off {
+            0 => String::new(),
+            cut_off => format!(", {cut_off} cut off while they were being set up"),
+        };
         return format!(
-            "VERDICT: balanced: {} calls, {records} records, every call recorded exactly once",
+            "VERDICT: balanced: {} calls, {records} records, every call recorded exactly once\
+             {cut_off}",
             balance.calls
         );
     }
@@ -135,6 +141,13 @@ pub fn verdict(balance: &Balance, calls: &[Call]) -> String {
         parts.push("no call was placed".to_owned());
     }
     format!("VERDICT: NOT balanced: {}", parts.join(", "))
+}
+
+/// How many calls went otherwise than planned, without a fault to excuse them.
+#[must_use]
+pub fn strange(calls: &[Call], faults: &[Fault]) -> usize {
+    let is_strange = |call: &&Call| !call.went_as_planned() && !fault::cut_off(faults, call);
+    calls.iter().filter(is_strange).count()
 }
 
 /// All of it for programs.
@@ -169,6 +182,7 @@ pub fn to_json(all: &[Call], latency: &Latency, balance: Option<&Balance>) -> Va
             "billed_ms": balance.billed_ms,
             "seen_ms": [balance.seen_ms.0, balance.seen_ms.1],
             "differences": differences,
+            "cut_off": balance.cut_off,
             "balanced": balance.is_balanced(),
         })
     });

@@ -1,13 +1,14 @@
 //! A node of our own for the demonstration: free ports, directories that go away with it.
 
-use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use dataplane::config::{Config, ConfigError};
 use dataplane::io::{Node, NodeError};
 use tempfile::TempDir;
+
+use crate::pages::Pages;
 
 /// A node on free ports of the loopback.
 pub struct Testbed {
@@ -88,57 +89,10 @@ impl Testbed {
         self.dir.path().join("data").join("cdf.sqlite")
     }
 
-    /// CPU time of all shards so far, seconds.
-    ///
-    /// # Errors
-    /// The admin page does not answer or lacks the figure.
-    pub fn shard_cpu_s(&self) -> io::Result<f64> {
-        let page = self.page("/metrics")?;
-        let values: Vec<f64> = page
-            .lines()
-            .filter(|line| line.starts_with("ringtoll_shard_cpu_seconds{"))
-            .filter_map(|line| line.rsplit(' ').next()?.parse().ok())
-            .collect();
-        if values.is_empty() {
-            return Err(io::Error::other(
-                "/metrics has no ringtoll_shard_cpu_seconds",
-            ));
-        }
-        Ok(values.iter().sum())
-    }
-
-    /// How long datagrams waited between two shards: for each bound in microseconds how many
-    /// waited no longer.
-    ///
-    /// # Errors
-    /// The admin page does not answer.
-    pub fn hand_over_waits(&self) -> io::Result<Vec<(f64, u64)>> {
-        let mut waits: Vec<(f64, u64)> = Vec::new();
-        for line in self.page("/metrics")?.lines() {
-            let Some(rest) = line.strip_prefix("ringtoll_hand_over_wait_seconds_bucket{") else {
-                continue;
-            };
-            let bound: Option<f64> = rest
-                .split_once("le=\"")
-                .and_then(|(_, rest)| rest.split('"').next()?.replace('+', "").parse().ok());
-            let count = rest.rsplit(' ').next().and_then(|count| count.parse().ok());
-            if let (Some(bound), Some(count)) = (bound, count) {
-                let bound = bound * 1e6;
-                match waits.iter_mut().find(|(known, _)| *known == bound) {
-                    Some((_, sum)) => *sum += count,
-                    None => waits.push((bound, count)),
-                }
-            }
-        }
-        Ok(waits)
-    }
-
-    /// Whether it takes calls.
-    ///
-    /// # Errors
-    /// The admin page does not answer.
-    pub fn is_ready(&self) -> io::Result<bool> {
-        Ok(self.page("/readyz")?.starts_with("HTTP/1.1 200"))
+    /// Its admin pages.
+    #[must_use]
+    pub const fn pages(&self) -> Pages {
+        Pages::new(self.admin)
     }
 
     /// Lets the node end in order: records are delivered, the CDF closes its store.
@@ -146,18 +100,6 @@ impl Testbed {
         self.node.drain();
         self.node.stop();
         self.dir
-    }
-
-    fn page(&self, path: &str) -> io::Result<String> {
-        let mut stream = TcpStream::connect(self.admin)?;
-        stream.set_read_timeout(Some(PAGE_TIMEOUT))?;
-        write!(
-            stream,
-            "GET {path} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n"
-        )?;
-        let mut page = String::new();
-        stream.read_to_string(&mut page)?;
-        Ok(page)
     }
 }
 
@@ -210,9 +152,12 @@ pub fn free_udp_address() -> io::Result<SocketAddr> {
     UdpSocket::bind((LOOPBACK, 0))?.local_addr()
 }
 
-fn free_tcp_address() -> io::Result<SocketAddr> {
+/// A TCP port of the loopback that was free a moment ago.
+///
+/// # Errors
+/// There is none.
+pub fn free_tcp_address() -> io::Result<SocketAddr> {
     TcpListener::bind((LOOPBACK, 0))?.local_addr()
 }
 
 const LOOPBACK: Ipv4Addr = Ipv4Addr::LOCALHOST;
-const PAGE_TIMEOUT: Duration = Duration::from_secs(5);

@@ -89,7 +89,7 @@ impl Head {
     /// Reads the head of a datagram. Nothing in it is true before the seal is opened.
     ///
     /// # Errors
-    /// `Short`, `Magic` or `Kind`.
+    /// `Short`, `Magic`, `Kind` or `Number`.
     pub fn parse(datagram: &[u8]) -> Result<Self, FrameError> {
         let mut cursor = Bytes::new(datagram);
         if cursor.u16()? != MAGIC {
@@ -115,7 +115,7 @@ impl Head {
             shard: cursor.u16()?,
             key: cursor.u8()?,
             flags: cursor.u8()?,
-            number: cursor.u64()?,
+            number: cursor.number()?,
         })
     }
 }
@@ -154,8 +154,8 @@ impl Stream {
     /// `Short`.
     pub fn parse(bytes: &mut Bytes<'_>) -> Result<Self, FrameError> {
         Ok(Self {
-            base: bytes.u64()?,
-            cumulative: bytes.u64()?,
+            base: bytes.number()?,
+            cumulative: bytes.number()?,
             selective: bytes.u64()?,
             window: bytes.u32()?,
             sync: bytes.u32()?,
@@ -230,14 +230,14 @@ impl<'a> Entry<'a> {
     /// Reads the next entry of a body.
     ///
     /// # Errors
-    /// `Short`, `Kind` or `Piece`.
+    /// `Short`, `Kind`, `Piece` or `Number`.
     pub fn parse(bytes: &mut Bytes<'a>) -> Result<Self, FrameError> {
         let id = CallId::from_u128(bytes.u128()?);
         let version = Version {
             epoch: bytes.u32()?,
             ver: bytes.u32()?,
         };
-        let (number, owner, shard) = (bytes.u64()?, bytes.u16()?, bytes.u16()?);
+        let (number, owner, shard) = (bytes.number()?, bytes.u16()?, bytes.u16()?);
         let schema = bytes.u16()?;
         let kind = match bytes.u8()? {
             1 => EntryKind::Put,
@@ -291,6 +291,8 @@ pub enum FrameError {
     Kind,
     /// A piece that does not lie within its payload.
     Piece,
+    /// A number that nobody can have counted up to.
+    Number,
 }
 
 /// Reads numbers off the front of a slice.
@@ -338,6 +340,29 @@ impl<'a> Bytes<'a> {
         self.array().map(u16::from_le_bytes)
     }
 
+    /// Takes a number of eight bytes that somebody counted up to, so that counting on from it
+    /// never overflows.
+    ///
+    /// # Errors
+    /// `Short` or `Number`.
+    pub fn number(&mut self) -> Result<u64, FrameError> {
+        let number = self.u64()?;
+        (number <= NUMBER_MAX)
+            .then_some(number)
+            .ok_or(FrameError::Number)
+    }
+
+    /// Takes a number of four bytes that somebody counted up to.
+    ///
+    /// # Errors
+    /// `Short` or `Number`.
+    pub fn count(&mut self) -> Result<u32, FrameError> {
+        let count = self.u32()?;
+        (count <= COUNT_MAX)
+            .then_some(count)
+            .ok_or(FrameError::Number)
+    }
+
     /// Takes a number of four bytes.
     ///
     /// # Errors
@@ -370,6 +395,10 @@ impl<'a> Bytes<'a> {
     }
 }
 
+/// No counter of eight bytes on the wire is above this: a thousand million a second for a century.
+pub const NUMBER_MAX: u64 = 1 << 62;
+/// No view number or incarnation is above this.
+pub const COUNT_MAX: u32 = 1 << 31;
 /// First two bytes of every datagram.
 pub const MAGIC: u16 = u16::from_le_bytes(*b"Rt");
 /// Version of this layout.
@@ -410,7 +439,7 @@ mod tests {
             any::<u128>(),
             any::<u32>(),
             any::<u32>(),
-            any::<u64>(),
+            0..=NUMBER_MAX,
             any::<u16>(),
         );
         (
@@ -464,7 +493,7 @@ mod tests {
                 shard: 9,
                 key,
                 flags: FLAG_URGENT,
-                number: numbers.2,
+                number: numbers.2 & (NUMBER_MAX - 1),
             };
             let mut bytes = [0; HEAD];
             head.encode(&mut bytes);

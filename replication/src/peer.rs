@@ -81,8 +81,6 @@ pub struct Link {
     /// View number that marks of finished catch-ups carry.
     view: u32,
     sync_request: Option<(Scope, u32)>,
-    /// The peer was given everything, so it holds more than its share.
-    is_overfull: bool,
     counters: LinkCounters,
 }
 
@@ -100,7 +98,6 @@ impl Link {
             is_giving: false,
             view: 0,
             sync_request: None,
-            is_overfull: false,
             counters: LinkCounters::default(),
         }
     }
@@ -175,12 +172,10 @@ impl Link {
         self.sync_request = Some((scope, view));
     }
 
-    /// Lets a peer that was given everything drop what is not its to hold.
-    pub fn trim(&mut self, now: u64) {
-        if self.is_overfull && self.is_giving && self.giver.is_idle() && self.admitted.is_some() {
-            self.is_overfull = false;
-            self.start_sync(Scope::Targets, now);
-        }
+    /// Whether the peer was asked to fill this node and has not done it.
+    #[must_use]
+    pub fn is_asking(&self) -> bool {
+        self.sync_request.is_some()
     }
 
     /// Fills the peer anew.
@@ -231,7 +226,6 @@ impl Link {
                 let scope = Scope::from_u8(scope);
                 if view == self.view && !self.giver.is_giving(scope, view) {
                     self.giver.start(scope, view, self.is_giving, now);
-                    self.is_overfull |= scope == Scope::All;
                 }
             }
             FrameKind::View | FrameKind::Forward => self.counters.body_malformed += 1,
@@ -521,11 +515,12 @@ impl Link {
             self.counters.calls_forgotten += self.incoming.marks.forget_unmarked(ring, peer);
         }
         self.counters.syncs_completed += 1;
+        let answers = |(scope, view)| (scope, view) == (mark.scope, mark.view);
+        if self.sync_request.is_some_and(answers) {
+            self.sync_request = None;
+        }
         // A walk that brings only what this node should hold proves nothing about the rest.
         if mark.scope == Scope::All {
-            if self.sync_request.is_some_and(|(_, view)| view == mark.view) {
-                self.sync_request = None;
-            }
             on(LinkEvent::Synced { view: mark.view });
         }
         true

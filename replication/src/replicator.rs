@@ -251,12 +251,20 @@ impl Replicator {
         Committed::Held
     }
 
-    /// Lets peers that were filled with everything drop what is not theirs to hold. Only while
-    /// the view is settled: before, what they hold too much may be the only copy.
-    pub fn trim(&mut self, now: u64) {
-        for peer in &mut self.peers {
-            peer.link.trim(now);
+    /// Asks a peer which of its calls this node should hold, to drop the others: whoever was
+    /// filled with everything holds more than its share. Only while the view is settled and
+    /// nobody fills this node: before, what it holds too much may be the only copy, and others
+    /// would bring it again.
+    pub fn request_share(&mut self, peer: u16, view: u32) {
+        if let Some(peer) = self.peers.iter_mut().find(|known| known.node == peer) {
+            peer.link.request_sync(Scope::Targets, view);
         }
+    }
+
+    /// Whether any peer was asked to fill this node and has not done it.
+    #[must_use]
+    pub fn is_asking(&self) -> bool {
+        self.peers.iter().any(|peer| peer.link.is_asking())
     }
 
     /// Sends the last version of a call of this node, which names its heir, to that one and to the

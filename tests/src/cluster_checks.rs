@@ -48,7 +48,12 @@ impl World {
         };
     }
 
-    fn is_calm(&self) -> bool {
+    // Whether two nodes may have answered one request, which SIP repeats for 32 s.
+    pub(crate) fn was_disturbed(&self) -> bool {
+        self.now < self.troubled_at.saturating_add(ANSWERED_MS)
+    }
+
+    pub(crate) fn is_calm(&self) -> bool {
         self.now > self.troubled_at.saturating_add(CALM_MS) && self.now > CALM_MS
     }
 
@@ -92,6 +97,7 @@ impl World {
             let session = acr.find(SESSION_ID).map(|avp| avp.data).unwrap_or_default();
             let number = acr.find(ACCOUNTING_RECORD_NUMBER);
             let number = number.and_then(|avp| avp.u32().ok()).unwrap_or(u32::MAX);
+            self.show_record(node, session, number);
             let mut calls = shard.b2bua().calls();
             let of_session = |state: &CallState| {
                 let accounting = state.charging.accounting.as_ref();
@@ -120,6 +126,13 @@ impl World {
                 ));
             }
             self.check_actor(place, shard, id, session);
+        }
+    }
+
+    // Prints the records of the session that RINGTOLL_SESSION names as they leave.
+    fn show_record(&self, node: u16, session: &[u8], number: u32) {
+        if std::env::var("RINGTOLL_SESSION").is_ok_and(|wanted| wanted.as_bytes() == session) {
+            println!("{:>7} record {number} leaves node {node}", self.now);
         }
     }
 
@@ -301,7 +314,7 @@ impl World {
                 wrong.push(format!("a bill for nothing: {session:?}"));
             }
             if let Err(what) = whole(session)
-                && !(self.cdf_refused && what == MISSING)
+                && !(self.cdf_troubled && what == MISSING)
             {
                 wrong.push(format!(
                     "{}: {what}: {session:?}",
@@ -378,6 +391,10 @@ impl World {
                 ("unanswered ACRs", shard.router().pending()),
                 ("timers", shard.env().wheel.len()),
                 ("live records", live.unwrap_or(0)),
+                (
+                    "lost records",
+                    shard.env().counters.acr_lost as usize * usize::from(!self.cdf_refused),
+                ),
             ];
             for (what, count) in counts {
                 if count > 0 {
@@ -433,4 +450,6 @@ const MISSING: &str = "a number is missing";
 const LOOK_MS: u64 = 250;
 /// After that time nothing of a disturbance is under way any more.
 const CALM_MS: u64 = 3_000;
+/// Answers that a request got in both times may still differ that long after.
+const ANSWERED_MS: u64 = 35_000;
 const SETTLED_MS: u64 = 3_000;

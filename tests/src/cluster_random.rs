@@ -115,7 +115,7 @@ pub fn draw(seed: u64, scenario: Scenario, mode: Mode, sabotage: Sabotage) -> Wo
         } else {
             Net::PERFECT
         },
-        config: "session_expires_s = 0\nring_timeout_s = 40\nmax_call_duration_s = 300\n"
+        config: "session_expires_s = 0\nring_timeout_s = 40\nmax_call_duration_s = 120\n"
             .to_owned(),
         cdfs: 1 + rng.below(2) as usize,
         interim_s: Some([5, 10, 30][rng.below(3) as usize]),

@@ -91,20 +91,8 @@ pub enum Sabotage {
     NoWait,
     /// A node believes at once that everybody has filled it.
     NoSync,
-    /// Hearing anybody is a lease.
-    LeaseByHearing,
-    /// The shards never learn that a node is dead: its writes are taken and acked.
-    NoFence,
     /// Calls end without a tombstone.
     NoTombstone,
-    /// A node fires the timers of the copies it holds.
-    TimersOnReplicas,
-    /// A restarted voter has forgotten its vote.
-    VoteForgotten,
-    /// Calls of the dead are adopted however many members are gone.
-    GoneIgnored,
-    /// Everything is written under one epoch.
-    OneEpoch,
 }
 
 /// What can happen to the node and its CDFs.
@@ -391,7 +379,11 @@ impl World {
             self.happen(Misfortune::Clear(place));
             self.fars[place].delay = 2;
         }
-        self.run_until(self.now + DRAIN_MS);
+        let drain = match self.setup.cluster {
+            None => DRAIN_MS,
+            Some(_) => CLUSTER_DRAIN_MS,
+        };
+        self.run_until(self.now + drain);
     }
 
     fn step(&mut self) {
@@ -651,6 +643,8 @@ pub const NODE: &str = "10.0.0.1:5060";
 pub const WALL: u64 = 1_700_000_000_000;
 /// How long everything has to be over at the latest, once nothing goes wrong any more.
 const DRAIN_MS: u64 = 900_000;
+/// The same for a cluster, whose calls last two minutes at most.
+const CLUSTER_DRAIN_MS: u64 = 260_000;
 /// More events than any run needs.
 const TURNS_MAX: u64 = 20_000_000;
 /// Most bytes of texts of a call: it must not grow with what happens in the call.

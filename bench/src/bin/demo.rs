@@ -1,21 +1,27 @@
-//! The demonstration: a node, two phones, a charging data function, and whether they agree.
+//! The demonstration: three nodes, two phones, a charging data function, and whether they agree.
+//!
+//! In the middle of the load one node is killed; it comes back some seconds later. The phones
+//! know all nodes and turn to another where one does not answer.
 //!
 //! Everything runs on the loopback, on free ports, with directories that are gone afterwards. The
 //! exit status is 0 only if every call was recorded exactly once and as the phones saw it.
 
 use std::io::IsTerminal;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use bench::cluster::{self, Cluster};
 use bench::drive::{self, Addresses, Outcome, Progress, Schedule};
-use bench::plan::{Mix, Run};
+use bench::fault::{self, Fault, Struck};
+use bench::plan::{Mix, PATIENCE, Run};
 use bench::reconcile::{self, Balance};
 use bench::table;
 use bench::testbed::{self, Testbed, Wanted};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// Calls through a ringtoll node over real sockets, held against its charging records.
+/// Calls through ringtoll nodes over real sockets, held against their charging records.
 #[derive(Parser)]
 struct Arguments {
     /// Calls in all.
@@ -33,7 +39,10 @@ struct Arguments {
     /// Everything random comes from here.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Shards, each pinned to a core of its own; 0 = one that is not pinned.
+    /// Nodes: one alone, or a cluster of which one is killed in the middle of the load.
+    #[arg(long, default_value_t = 3, value_parser = nodes)]
+    nodes: u8,
+    /// Shards of a node, each pinned to a core of its own; 0 = one that is not pinned.
     #[arg(long, default_value_t = 0)]
     shards: usize,
     /// Which scenarios occur, as SCENARIO=WEIGHT,...
@@ -48,6 +57,9 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
+    if let Some(end) = cluster::become_child() {
+        return end;
+    }
     let arguments = Arguments::parse();
     match demonstrate(&arguments) {
         Ok(true) => ExitCode::SUCCESS,
@@ -66,6 +78,15 @@ struct Found {
     cpu_us_per_call: f64,
     hand_over_us: Option<HandOver>,
     took: Duration,
+    struck: Option<Struck>,
+    /// Records that came again with other contents, where somebody counted.
+    conflicts: usize,
+}
+
+impl Found {
+    fn faults(&self) -> Vec<Fault> {
+        self.struck.iter().map(|struck| struck.fault).collect()
+    }
 }
 
 /// How long datagrams waited between two shards, microseconds at most.
@@ -93,48 +114,125 @@ impl HandOver {
 }
 
 fn demonstrate(arguments: &Arguments) -> Result<bool, Box<dyn std::error::Error>> {
-    let found = measure(arguments)?;
+    let found = if arguments.nodes == 1 {
+        measure_alone(arguments)?
+    } else {
+        measure_cluster(arguments)?
+    };
     let Found {
         outcome, balance, ..
     } = &found;
-    let verdict = table::verdict(balance, &outcome.calls);
+    let faults = found.faults();
+    let mut verdict = table::verdict(balance, &outcome.calls, &faults);
+    if found.conflicts > 0 {
+        verdict = format!(
+            "VERDICT: NOT balanced: {} with two contents",
+            found.conflicts
+        );
+    }
     let is_good = balance.is_balanced()
-        && outcome
-            .calls
-            .iter()
-            .all(bench::ledger::Call::went_as_planned);
+        && table::strange(&outcome.calls, &faults) == 0
+        && found.conflicts == 0;
     if arguments.json {
         let mut value = table::to_json(&outcome.calls, &outcome.latency, Some(balance));
         value["cpu_us_per_call"] = found.cpu_us_per_call.into();
         value["hand_over_us"] = serde_json::to_value(&found.hand_over_us)?;
+        let takeover = found.struck.and_then(|struck| struck.takeover);
+        value["takeover_ms"] = takeover.map(|time| time.as_millis() as u64).into();
+        value["calls_adopted"] = found.struck.map(|struck| struck.adopted).into();
         value["verdict"] = verdict.into();
         println!("{value}");
     } else {
-        println!("\n{}", table::calls(&outcome.calls));
-        println!("{}", table::records(balance));
-        println!("{}", table::latency(&outcome.latency));
-        println!(
-            "{:.1} CPU microseconds per call on the shards, {} calls in {:.1} s, schedule kept \
-             within {:.1} ms\n",
-            found.cpu_us_per_call,
-            outcome.begun,
-            found.took.as_secs_f64(),
-            outcome.lag.as_secs_f64() * 1e3
-        );
-        if let Some(waits) = &found.hand_over_us {
-            println!(
-                "{} datagrams handed from shard to shard, half of them within {} us, 99 % within \
-                 {} us\n",
-                waits.count, waits.p50, waits.p99
-            );
-        }
-        print!("{}", table::findings(balance));
+        print_found(&found);
         println!("{verdict}");
     }
     Ok(is_good)
 }
 
-fn measure(arguments: &Arguments) -> Result<Found, Box<dyn std::error::Error>> {
+fn print_found(found: &Found) {
+    let Found {
+        outcome, balance, ..
+    } = found;
+    println!("\n{}", table::calls(&outcome.calls));
+    println!("{}", table::records(balance));
+    println!("{}", table::latency(&outcome.latency));
+    println!(
+        "{:.1} CPU microseconds per call on the shards, {} calls in {:.1} s, schedule kept \
+         within {:.1} ms\n",
+        found.cpu_us_per_call,
+        outcome.begun,
+        found.took.as_secs_f64(),
+        outcome.lag.as_secs_f64() * 1e3
+    );
+    if let Some(waits) = &found.hand_over_us {
+        println!(
+            "{} datagrams handed from shard to shard, half of them within {} us, 99 % within \
+             {} us\n",
+            waits.count, waits.p50, waits.p99
+        );
+    }
+    if let Some(struck) = &found.struck {
+        let cut_into = outcome.calls.iter();
+        let cut_into = cut_into.filter(|call| struck.fault.cuts_into(call)).count();
+        let takeover = struck.takeover.map_or_else(
+            || "no call was taken over".to_owned(),
+            |time| {
+                format!(
+                    "the first call was taken over {} ms later",
+                    time.as_millis()
+                )
+            },
+        );
+        println!(
+            "{} was killed: {takeover}, {} calls in all; {cut_into} were being set up there, \
+             {} of them were cut off\n",
+            struck.fault.node, struck.adopted, balance.cut_off
+        );
+    }
+    print!("{}", table::findings(balance));
+}
+
+fn run_of(arguments: &Arguments, patience: Duration) -> Run {
+    Run {
+        seed: arguments.seed,
+        mix: arguments.mix,
+        hold: Duration::from_millis(arguments.hold_ms),
+        ring: RING,
+        patience,
+    }
+}
+
+fn schedule_of(arguments: &Arguments) -> Schedule {
+    Schedule {
+        rate: f64::from(arguments.rate),
+        first: 0,
+        calls: arguments.calls,
+        poisson: false,
+    }
+}
+
+fn addresses(callee: SocketAddr, targets: Vec<SocketAddr>) -> Addresses {
+    Addresses {
+        caller: "127.0.0.1:0".parse().expect("an address"),
+        callee,
+        targets,
+    }
+}
+
+fn place_calls(
+    arguments: &Arguments,
+    addresses: &Addresses,
+    patience: Duration,
+) -> std::io::Result<Outcome> {
+    let mut shown = Shown::new(arguments.calls, arguments.json);
+    let run = run_of(arguments, patience);
+    let schedule = schedule_of(arguments);
+    let outcome = drive::run(&run, addresses, schedule, |progress| shown.show(progress))?;
+    shown.finish();
+    Ok(outcome)
+}
+
+fn measure_alone(arguments: &Arguments) -> Result<Found, Box<dyn std::error::Error>> {
     let callee = testbed::free_udp_address()?;
     let wanted = Wanted {
         callee,
@@ -143,58 +241,84 @@ fn measure(arguments: &Arguments) -> Result<Found, Box<dyn std::error::Error>> {
     };
     let bed =
         Testbed::start(wanted).map_err(|error| format!("the node does not start: {error}"))?;
-    wait_until_ready(&bed)?;
-    let run = Run {
-        seed: arguments.seed,
-        mix: arguments.mix,
-        hold: Duration::from_millis(arguments.hold_ms),
-        ring: RING,
-    };
-    let addresses = Addresses {
-        caller: "127.0.0.1:0".parse().expect("an address"),
-        callee,
-        target: bed.listen(),
-    };
-    let schedule = Schedule {
-        rate: f64::from(arguments.rate),
-        first: 0,
-        calls: arguments.calls,
-        poisson: false,
-    };
-    let before = bed.shard_cpu_s()?;
+    // The node is ready when its shards have a CDF to talk to.
+    cluster::wait_until("the node started but takes no calls", || {
+        bed.pages().is_ready()
+    })?;
+    let before = bed.pages().shard_cpu_s()?;
     let began = Instant::now();
-    let mut shown = Shown::new(arguments.calls, arguments.json);
-    let outcome = drive::run(&run, addresses, schedule, |progress| shown.show(progress))?;
-    shown.finish();
+    let outcome = place_calls(arguments, &addresses(callee, vec![bed.listen()]), PATIENCE)?;
     let took = began.elapsed();
-    let cpu_s = bed.shard_cpu_s()? - before;
-    let hand_over_us = HandOver::of(&bed.hand_over_waits()?);
+    let cpu_s = bed.pages().shard_cpu_s()? - before;
+    let hand_over_us = HandOver::of(&bed.pages().hand_over_waits()?);
     let store = bed.store();
     // The directory lives until the store is read.
     let _dir = bed.finish();
     if arguments.lose_record {
         testbed::lose_record(&store)?;
     }
-    let balance = reconcile::reconcile_store(&outcome.calls, &store, arguments.interim)?;
+    let balance = reconcile::reconcile_store(&outcome.calls, &store, arguments.interim, &[])?;
     Ok(Found {
         balance,
         cpu_us_per_call: cpu_s * 1e6 / f64::from(outcome.begun.max(1)),
         outcome,
         hand_over_us,
         took,
+        struck: None,
+        conflicts: 0,
     })
 }
 
-// The node is ready when its shards have a CDF to talk to.
-fn wait_until_ready(bed: &Testbed) -> Result<(), Box<dyn std::error::Error>> {
-    let until = Instant::now() + READY_MAX;
-    while !bed.is_ready()? {
-        if Instant::now() > until {
-            return Err("the node started but takes no calls".into());
-        }
-        std::thread::sleep(Duration::from_millis(20));
+fn measure_cluster(arguments: &Arguments) -> Result<Found, Box<dyn std::error::Error>> {
+    let callee = testbed::free_udp_address()?;
+    let wanted =
+        cluster::Wanted::on_loopback(callee, arguments.interim, arguments.shards, arguments.nodes);
+    let mut cluster =
+        Cluster::start(&wanted).map_err(|error| format!("the cluster does not start: {error}"))?;
+    let targets = cluster.nodes().iter().map(cluster::Member::sip).collect();
+    let addresses = addresses(callee, targets);
+    let before = cluster.shard_cpu_s()?;
+    let began = Instant::now();
+    let middle = Duration::from_secs_f64(f64::from(arguments.calls) / f64::from(arguments.rate))
+        .mul_f64(0.5);
+    let (outcome, struck) = std::thread::scope(|scope| {
+        let cluster = &mut cluster;
+        let striker = scope.spawn(move || {
+            std::thread::sleep(middle);
+            fault::kill(cluster, VICTIM, AWAY)
+        });
+        let outcome = place_calls(arguments, &addresses, CLUSTER_PATIENCE);
+        (outcome, striker.join().expect("killing does not panic"))
+    });
+    let (outcome, struck) = (outcome?, struck?);
+    let took = began.elapsed();
+    let cpu_s = cluster.shard_cpu_s()? + struck.cpu_s - before;
+    let faults = [struck.fault];
+    // What nodes hold back when nobody calls any more would be missed below.
+    let _ = cluster.wait_idle();
+    let conflicts = cluster.conflicts();
+    cluster.stop();
+    if arguments.lose_record {
+        testbed::lose_record(cluster.store())?;
     }
-    Ok(())
+    let store = cluster.store();
+    let balance = reconcile::reconcile_store(&outcome.calls, store, arguments.interim, &faults)?;
+    Ok(Found {
+        balance,
+        cpu_us_per_call: cpu_s * 1e6 / f64::from(outcome.begun.max(1)),
+        outcome,
+        hand_over_us: None,
+        took,
+        struck: Some(struck),
+        conflicts,
+    })
+}
+
+fn nodes(text: &str) -> Result<u8, String> {
+    match text.parse() {
+        Ok(nodes @ (1 | 3..=7)) => Ok(nodes),
+        _ => Err("1, or 3 to 7: two are no majority without one another".to_owned()),
+    }
 }
 
 /// Progress: a bar on a terminal, a line a second elsewhere.
@@ -252,5 +376,9 @@ impl Shown {
 
 /// How long the callee rings.
 const RING: Duration = Duration::from_millis(20);
-/// Longest wait for the node to take calls.
-const READY_MAX: Duration = Duration::from_secs(10);
+/// The node that is killed, and for how long it is away.
+const VICTIM: usize = 1;
+const AWAY: Duration = Duration::from_secs(4);
+/// How long phones of a cluster go on with a message that nobody answers: less than RFC 3261
+/// says, so that a call that was cut off does not keep the demonstration waiting.
+const CLUSTER_PATIENCE: Duration = Duration::from_secs(8);

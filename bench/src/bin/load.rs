@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bench::drive::{self, Addresses, Schedule};
 use bench::ledger::Call;
-use bench::plan::{Mix, Run};
+use bench::plan::{Mix, PATIENCE, Run};
 use bench::report::{self, Rung};
 use bench::{cpu, reconcile, table};
 use clap::Parser;
@@ -19,9 +19,9 @@ use clap::Parser;
 /// Calls against a SIP server, held against its charging records where it has some.
 #[derive(Parser)]
 struct Arguments {
-    /// The server.
-    #[arg(long, value_name = "HOST:PORT")]
-    target: SocketAddr,
+    /// The server, or the nodes of a cluster, separated by commas.
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', required = true)]
+    target: Vec<SocketAddr>,
     /// Where the callers send from.
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:0")]
     listen_caller: SocketAddr,
@@ -88,7 +88,7 @@ fn load(arguments: &Arguments) -> Result<bool, Box<dyn std::error::Error>> {
     }
     let (is_good, verdict) = judge(arguments, &calls)?;
     if let Some(path) = &arguments.report {
-        let title = format!("Load on {}, {}", arguments.target, arguments.mix);
+        let title = format!("Load on {}, {}", arguments.target[0], arguments.mix);
         std::fs::write(path, report::html(&title, &rungs, verdict.as_deref()))
             .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
     }
@@ -105,11 +105,12 @@ fn climb(
         mix: arguments.mix,
         hold: Duration::from_millis(arguments.hold_ms),
         ring: Duration::from_millis(arguments.ring_ms),
+        patience: PATIENCE,
     };
     let addresses = Addresses {
         caller: arguments.listen_caller,
         callee: arguments.listen_callee,
-        target: arguments.target,
+        targets: arguments.target.clone(),
     };
     let schedule = Schedule {
         rate,
@@ -126,7 +127,7 @@ fn climb(
             .map_err(|error| format!("cannot tell the CPU time of process {pid}: {error}"))
     };
     let before = cpu()?;
-    let outcome = drive::run(&run, addresses, schedule, |_| {})?;
+    let outcome = drive::run(&run, &addresses, schedule, |_| {})?;
     let after = cpu()?;
     if outcome.lag > LAG_MAX {
         eprintln!(
@@ -178,8 +179,8 @@ fn judge(
         return Ok((as_planned, None));
     };
     let balance =
-        reconcile::reconcile_live_store(calls, store, arguments.interim, RECORDS_LATE_MAX)?;
-    let verdict = table::verdict(&balance, calls);
+        reconcile::reconcile_live_store(calls, store, arguments.interim, &[], RECORDS_LATE_MAX)?;
+    let verdict = table::verdict(&balance, calls, &[]);
     if arguments.json {
         let latency = bench::latency::Latency::default();
         let mut value = table::to_json(calls, &latency, Some(&balance));

@@ -1,10 +1,11 @@
 //! Requests the phones send, and the responses to them.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use dataplane::sip::{self, HeaderId, Index, Message, Method, Writer};
 
-use super::{Alarm, Line, Phone, RINGING_LATE_MAX, Sent, State, T1, T2};
+use super::{Alarm, Line, Phone, RINGING_LATE_MAX, Sent, State, T1};
 use crate::latency::Interval;
 use crate::plan::{Scenario, Side};
 use crate::template::{HOLD_OFFER, digits};
@@ -12,7 +13,8 @@ use crate::template::{HOLD_OFFER, digits};
 impl Phone {
     pub(super) fn open(&mut self, now: Instant, due: Instant, number: u32) {
         let plan = self.run.plan(number);
-        let mut line = Line::new(plan, self.target);
+        let to = self.proxies.next(now);
+        let mut line = Line::new(plan, to);
         let is_message = plan.scenario == Scenario::Message;
         let template = if is_message {
             &self.message
@@ -21,18 +23,21 @@ impl Phone {
         };
         template.write(number, &mut line.first);
         line.call_id = self.call_id(number).into_bytes();
-        let interval_max = if is_message { T2 } else { Duration::MAX };
-        let sent = Sent::new(now, 1, line.first.clone(), interval_max);
-        self.send(&line.first);
+        let mut sent = Sent::new(now, to, 1, line.first.clone(), self.run.patience);
+        if !is_message {
+            sent = sent.unbounded();
+        }
+        self.send_to(to, &line.first);
         self.arm(sent.again, number, Alarm::Request);
         line.request = Some(Sent { since: due, ..sent });
         self.lines.insert(number, line);
         self.begun += 1;
         self.busy += 1;
-        self.ledger.at(number).begun = Some(now);
+        let seen = self.ledger.at(number);
+        (seen.begun, seen.through) = (Some(now), Some(to));
     }
 
-    pub(super) fn on_response(&mut self, now: Instant, response: &Message<'_>) {
+    pub(super) fn on_response(&mut self, now: Instant, from: SocketAddr, response: &Message<'_>) {
         let Some(number) = self.number_of(response) else {
             return;
         };
@@ -47,14 +52,14 @@ impl Phone {
         // RFC 3261 13.2.2.4: each 2xx that comes again is acknowledged again.
         if method == Method::Invite && response.status() / 100 == 2 && line.ack.0 == cseq {
             let ack = std::mem::take(&mut line.ack.1);
-            self.send(&ack);
+            self.send_to(from, &ack);
             self.line(number).ack.1 = ack;
             return;
         }
         let is_ours = line.request.as_ref().is_some_and(|sent| sent.cseq == cseq);
         if method == Method::Invite && response.status() >= 300 {
             // 17.1.1.3: also for a final answer that comes again.
-            self.acknowledge_refusal(number, response);
+            self.acknowledge_refusal(number, from, response);
         }
         if !is_ours {
             return;
@@ -87,7 +92,7 @@ impl Phone {
         method: Method,
         response: &Message<'_>,
     ) {
-        let patience = self.run.ring + RINGING_LATE_MAX;
+        let patience = self.run.ring + RINGING_LATE_MAX + self.run.patience;
         let line = self.line(number);
         let first = line.response.0 == 0;
         let is_opening = line.state == State::Opening && method == Method::Invite;
@@ -104,8 +109,8 @@ impl Phone {
                 Interval::InviteToProvisional,
                 now.saturating_duration_since(since),
             );
-            self.arm(again, number, Alarm::Request);
         }
+        self.arm(again, number, Alarm::Request);
         let line = self.line(number);
         if response.status() > 100
             && line.plan.scenario == Scenario::Cancel
@@ -134,11 +139,11 @@ impl Phone {
                 line.learn(response, side);
                 line.state = State::Up;
             }
-            self.acknowledge(number, cseq);
+            self.acknowledge(now, number, cseq);
         }
         let seen = self.ledger.at(number);
         match (is_first, is_answer) {
-            (true, _) => seen.status = response.status(),
+            (true, _) => (seen.status, seen.settled) = (response.status(), Some(now)),
             (false, true) => seen.reinvites_accepted += 1,
             (false, false) => seen.reinvites_refused += 1,
         }
@@ -156,6 +161,8 @@ impl Phone {
         if line.state != State::Opening || line.cancel.is_some() {
             return;
         }
+        // RFC 3261 9.1: where the INVITE went.
+        let to = line.request.as_ref().map_or(line.source, |sent| sent.to);
         let mut index = Index::new();
         let first = std::mem::take(&mut line.first);
         let invite = sip::parse(&first, &mut index).expect("our own INVITE is well formed");
@@ -174,14 +181,14 @@ impl Phone {
             .header(HeaderId::Reason, b"SIP;cause=487;text=\"Caller gave up\"")
             .no_body();
         self.line(number).first = first;
-        self.send(&cancel);
-        let sent = Sent::new(now, 1, cancel, T2);
+        self.send_to(to, &cancel);
+        let sent = Sent::new(now, to, 1, cancel, self.run.patience);
         self.arm(sent.again, number, Alarm::Cancel);
         self.line(number).cancel = Some(sent);
     }
 
     pub(super) fn reinvite(&mut self, now: Instant, number: u32) {
-        self.request(now, number, b"INVITE", Duration::MAX);
+        self.request(now, number, b"INVITE");
     }
 
     pub(super) fn hang_up(&mut self, now: Instant, number: u32) {
@@ -192,27 +199,36 @@ impl Phone {
         let side = self.side;
         self.line(number).state = State::Closing;
         self.ledger.at(number).ended = Some((now, side));
-        self.request(now, number, b"BYE", T2);
+        self.request(now, number, b"BYE");
     }
 
     /// A request inside the dialog.
-    fn request(&mut self, now: Instant, number: u32, method: &[u8], interval_max: Duration) {
+    fn request(&mut self, now: Instant, number: u32, method: &[u8]) {
         let mut bytes = self.buffer();
         let line = self.line(number);
         line.cseq += 1;
         let cseq = line.cseq;
         self.write(number, cseq, method, &mut bytes);
-        self.send(&bytes);
-        let sent = Sent::new(now, cseq, bytes, interval_max);
+        let to = self
+            .proxies
+            .towards(now, &self.lines[&number].remote_target);
+        self.send_to(to, &bytes);
+        let mut sent = Sent::new(now, to, cseq, bytes, self.run.patience);
+        if method == b"INVITE" {
+            sent = sent.unbounded();
+        }
         self.arm(sent.again, number, Alarm::Request);
         self.line(number).request = Some(sent);
     }
 
-    fn acknowledge(&mut self, number: u32, cseq: u32) {
+    fn acknowledge(&mut self, now: Instant, number: u32, cseq: u32) {
         let mut bytes = std::mem::take(&mut self.line(number).ack.1);
         bytes.clear();
         self.write(number, cseq, b"ACK", &mut bytes);
-        self.send(&bytes);
+        let to = self
+            .proxies
+            .towards(now, &self.lines[&number].remote_target);
+        self.send_to(to, &bytes);
         self.line(number).ack = (cseq, bytes);
     }
 
@@ -242,7 +258,7 @@ impl Phone {
     }
 
     // RFC 3261 17.1.1.3: the ACK of a refusal belongs to the INVITE's transaction.
-    fn acknowledge_refusal(&mut self, number: u32, response: &Message<'_>) {
+    fn acknowledge_refusal(&mut self, number: u32, to: SocketAddr, response: &Message<'_>) {
         let mut ack = self.buffer();
         let line = &self.lines[&number];
         let mut index = Index::new();
@@ -267,7 +283,7 @@ impl Phone {
             })
             .cseq(response.cseq().0, b"ACK")
             .no_body();
-        self.send(&ack);
+        self.send_to(to, &ack);
         self.recycle(ack);
     }
 

@@ -9,6 +9,7 @@
 //! Once a call is up both sides are equal: either may send the re-INVITE and the BYE.
 
 mod client;
+mod proxies;
 mod server;
 
 use std::cmp::Reverse;
@@ -23,13 +24,15 @@ use crate::ledger::Ledger;
 use crate::plan::{Plan, Run, Side};
 use crate::template::{self, Template};
 
+use proxies::Proxies;
+
 /// One phone with as many lines as there are calls.
 pub struct Phone {
     side: Side,
     run: Run,
     word: String,
     local: SocketAddr,
-    target: SocketAddr,
+    proxies: Proxies,
     contact: String,
     invite: Template,
     message: Template,
@@ -65,8 +68,9 @@ struct Line {
     cancel: Option<Sent>,
     /// Our final response to an INVITE that has no ACK yet.
     answer: Option<Sent>,
-    /// What we last answered, for requests that come again.
+    /// What we last answered, for requests that come again, and the branch it answers.
     response: (u32, Vec<u8>),
+    branch: Vec<u8>,
     /// ACK of the last 2xx, for 2xx that come again.
     ack: (u32, Vec<u8>),
 }
@@ -86,6 +90,10 @@ enum State {
 struct Sent {
     bytes: Vec<u8>,
     cseq: u32,
+    /// Where the last copy went, when, and how many copies went anywhere.
+    to: SocketAddr,
+    last: Instant,
+    copies: u32,
     since: Instant,
     again: Instant,
     interval: Duration,
@@ -110,9 +118,12 @@ enum Alarm {
 }
 
 impl Phone {
-    /// A phone on `local` that talks to `target` only.
+    /// A phone on `local` that talks to `targets` only, its outbound proxies.
+    ///
+    /// # Panics
+    /// If there is none.
     #[must_use]
-    pub fn new(side: Side, run: Run, local: SocketAddr, target: SocketAddr) -> Self {
+    pub fn new(side: Side, run: Run, local: SocketAddr, targets: &[SocketAddr]) -> Self {
         let word = run.word();
         let user = match side {
             Side::Caller => "caller",
@@ -121,7 +132,7 @@ impl Phone {
         Self {
             side,
             local,
-            target,
+            proxies: Proxies::new(targets),
             contact: format!("<sip:{user}@{local}>"),
             invite: Template::invite(local, DOMAIN, &word),
             message: Template::message(local, DOMAIN, &word),
@@ -146,12 +157,13 @@ impl Phone {
 
     /// Takes a datagram.
     pub fn handle(&mut self, now: Instant, from: SocketAddr, bytes: &[u8]) {
+        self.proxies.on_heard(now, from);
         let mut index = std::mem::take(&mut self.index);
         if let Ok(message) = sip::parse(bytes, &mut index) {
             if message.is_request() {
                 self.on_request(now, from, &message);
             } else {
-                self.on_response(now, &message);
+                self.on_response(now, from, &message);
             }
         }
         self.index = index;
@@ -215,10 +227,6 @@ impl Phone {
         self.spare.pop().unwrap_or_default()
     }
 
-    fn send(&mut self, bytes: &[u8]) {
-        self.send_to(self.target, bytes);
-    }
-
     fn send_to(&mut self, to: SocketAddr, bytes: &[u8]) {
         let mut copy = self.buffer();
         copy.extend_from_slice(bytes);
@@ -269,27 +277,32 @@ impl Phone {
         if now >= sent.until {
             *place = None;
             self.ledger.at(number).timed_out = true;
-            return self.close(now, number);
+            return self.on_unanswered(now, number, alarm);
         }
         sent.interval = (sent.interval * 2).min(sent.interval_max);
         sent.again = (now + sent.interval).min(sent.until);
-        let again = sent.again;
-        let bytes = std::mem::take(&mut sent.bytes);
-        let to = if alarm == Alarm::Answer {
-            line.source
-        } else {
-            self.target
-        };
-        self.send_to(to, &bytes);
+        if alarm != Alarm::Answer {
+            sent.to = self.proxies.after(now, sent.to, sent.last, sent.copies);
+        }
+        sent.last = now;
+        sent.copies += 1;
+        let (again, to) = (sent.again, sent.to);
+        let mut copy = self.spare.pop().unwrap_or_default();
+        copy.extend_from_slice(&sent.bytes);
+        self.out.push_back((to, copy));
         self.ledger.at(number).resent += 1;
         self.arm(again, number, alarm);
-        let line = self.lines.get_mut(&number).expect("it was there above");
-        let place = match alarm {
-            Alarm::Request => &mut line.request,
-            Alarm::Cancel => &mut line.cancel,
-            _ => &mut line.answer,
-        };
-        place.as_mut().expect("it was there above").bytes = bytes;
+    }
+
+    // RFC 3261 13.3.1.4: a call whose 2xx was never acknowledged is ended with a BYE.
+    fn on_unanswered(&mut self, now: Instant, number: u32, alarm: Alarm) {
+        let is_up = self.ledger.of(number).answered.is_some();
+        let is_opening = self.lines[&number].state == State::Opening;
+        if alarm == Alarm::Answer && is_up && is_opening {
+            self.hang_up(now, number);
+        } else {
+            self.close(now, number);
+        }
     }
 
     /// The call is over, its line is kept for what comes again.
@@ -300,6 +313,8 @@ impl Phone {
         if line.state != State::Over {
             line.state = State::Over;
             self.busy -= 1;
+            let seen = self.ledger.at(number);
+            seen.settled = seen.settled.or(Some(now));
             self.arm(now + T1 * 64, number, Alarm::Forget);
         }
     }
@@ -315,7 +330,8 @@ impl Phone {
         }
         // A side that is not to hang up has no alarm of its own: without this one it would wait
         // without end for a BYE whose sender has given up.
-        self.arm(now + self.run.hold + CALL_LATE_MAX, number, Alarm::Abandon);
+        let late_max = self.run.patience * CALL_LATE_MAX;
+        self.arm(now + self.run.hold + late_max, number, Alarm::Abandon);
     }
 
     /// Whose call a message is about: our own tag says, or the Request-URI of a first request.
@@ -353,6 +369,7 @@ impl Line {
             cancel: None,
             answer: None,
             response: (0, Vec::new()),
+            branch: Vec::new(),
             ack: (0, Vec::new()),
         }
     }
@@ -375,15 +392,26 @@ impl Line {
 }
 
 impl Sent {
-    fn new(now: Instant, cseq: u32, bytes: Vec<u8>, interval_max: Duration) -> Self {
+    fn new(now: Instant, to: SocketAddr, cseq: u32, bytes: Vec<u8>, patience: Duration) -> Self {
         Self {
             bytes,
             cseq,
+            to,
+            last: now,
+            copies: 1,
             since: now,
             again: now + T1,
             interval: T1,
-            interval_max,
-            until: now + T1 * 64,
+            interval_max: T2,
+            until: now + patience,
+        }
+    }
+
+    /// One that goes out at ever longer intervals: an INVITE (RFC 3261 17.1.1.2).
+    fn unbounded(self) -> Self {
+        Self {
+            interval_max: Duration::MAX,
+            ..self
         }
     }
 }
@@ -392,11 +420,10 @@ impl Sent {
 const T1: Duration = Duration::from_millis(500);
 /// RFC 3261 17.1.2.2.
 const T2: Duration = Duration::from_secs(4);
-/// How much longer than the callee rings a caller bears it: a callee that waits for a CANCEL in
-/// vain gives up after 4*T2, and sends its answer for 64*T1.
-const RINGING_LATE_MAX: Duration = T2.saturating_mul(4).saturating_add(T1.saturating_mul(64));
-/// How late a BYE may be: a re-INVITE in its way may take 64*T1, and so may the BYE.
-const CALL_LATE_MAX: Duration = T1.saturating_mul(128);
+/// How much longer than planned a callee rings whose caller was to give up.
+const RINGING_LATE_MAX: Duration = T2.saturating_mul(4);
+/// How late a BYE may be, in patiences: a re-INVITE in its way may take one, and so may the BYE.
+const CALL_LATE_MAX: u32 = 2;
 /// Buffers kept for reuse.
 const SPARE_MAX: usize = 1_024;
 /// Domain of both parties' identities.

@@ -25,13 +25,13 @@ impl Phone {
         let Some(line) = self.lines.get(&number) else {
             return self.refuse(from, request);
         };
-        if line.response.0 == cseq && !line.response.1.is_empty() {
+        if line.response.0 == cseq && line.is_answered(request) {
             return self.repeat_response(number, from);
         }
         match method {
             Method::Invite if line.state == State::Up => {
                 let response = self.respond(number, from, request, 200, HOLD_ANSWER);
-                let sent = Sent::new(now, cseq, response, T2);
+                let sent = Sent::new(now, from, cseq, response, self.run.patience);
                 self.arm(sent.again, number, Alarm::Answer);
                 self.line(number).answer = Some(sent);
             }
@@ -93,6 +93,11 @@ impl Phone {
             }
             if line.call_id != request.call_id() {
                 return self.refuse(from, request);
+            }
+            if method == Method::Message && !line.is_answered(request) {
+                // Another node took it up: it knows nothing of the first answer.
+                self.respond(number, from, request, 200, "");
+                return;
             }
             return self.repeat_response(number, from);
         }
@@ -163,7 +168,8 @@ impl Phone {
         let mut index = Index::new();
         if let Ok(invite) = sip::parse(&first, &mut index) {
             let response = self.respond(number, source, &invite, status, body);
-            let sent = Sent::new(now, invite.cseq().0, response, T2);
+            let patience = self.run.patience;
+            let sent = Sent::new(now, source, invite.cseq().0, response, patience);
             self.arm(sent.again, number, Alarm::Answer);
             self.line(number).answer = Some(sent);
         }
@@ -198,7 +204,10 @@ impl Phone {
                 .body(body.as_bytes());
         }
         self.send_to(to, &bytes);
-        let kept = &mut self.line(number).response;
+        let line = self.line(number);
+        line.branch.clear();
+        line.branch.extend_from_slice(branch_of(request));
+        let kept = &mut line.response;
         kept.0 = request.cseq().0;
         kept.1.clear();
         kept.1.extend_from_slice(&bytes);
@@ -231,4 +240,16 @@ impl Phone {
         tag.extend_from_slice(&digits(number));
         tag
     }
+}
+
+impl Line {
+    /// We answered this very request last, not one that looks like it.
+    fn is_answered(&self, request: &Message<'_>) -> bool {
+        !self.response.1.is_empty() && self.branch == branch_of(request)
+    }
+}
+
+fn branch_of<'a>(message: &Message<'a>) -> &'a [u8] {
+    let via = message.top_via();
+    via.and_then(|via| via.branch).unwrap_or_default()
 }

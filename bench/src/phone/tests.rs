@@ -1,7 +1,7 @@
 use std::time::{Duration, Instant};
 
 use super::Phone;
-use crate::plan::{Mix, Run, Side};
+use crate::plan::{Mix, PATIENCE, Run, Side};
 
 /// Lets two phones talk to each other until they have nothing to say.
 fn talk(now: Instant, caller: &mut Phone, callee: &mut Phone) {
@@ -29,13 +29,14 @@ fn a_caller_whose_callee_never_hangs_up_gives_the_call_up() {
         mix: Mix::parse("plain=1").expect("a mix"),
         hold: Duration::from_secs(1),
         ring: Duration::from_millis(20),
+        patience: PATIENCE,
     };
     let number = (0..)
         .find(|number| run.plan(*number).hangs_up == Side::Callee)
         .expect("one in four");
     let [here, there] = ["192.0.2.1:5060", "192.0.2.2:5060"].map(|at| at.parse().expect("literal"));
-    let mut caller = Phone::new(Side::Caller, run.clone(), here, there);
-    let mut callee = Phone::new(Side::Callee, run.clone(), there, here);
+    let mut caller = Phone::new(Side::Caller, run.clone(), here, &[there]);
+    let mut callee = Phone::new(Side::Callee, run.clone(), there, &[here]);
     let mut now = Instant::now();
     caller.place(now, now, number);
     talk(now, &mut caller, &mut callee);
@@ -53,4 +54,33 @@ fn a_caller_whose_callee_never_hangs_up_gives_the_call_up() {
     let (ledger, _) = caller.into_results();
     assert!(ledger.of(number).answered.is_some());
     assert!(ledger.of(number).timed_out);
+}
+
+#[test]
+fn a_caller_that_hears_ringing_twice_and_then_nothing_gives_up() {
+    let run = Run {
+        seed: 1,
+        mix: Mix::parse("plain=1").expect("a mix"),
+        hold: Duration::from_secs(1),
+        ring: Duration::from_millis(20),
+        patience: PATIENCE,
+    };
+    let [here, there] = ["192.0.2.1:5060", "192.0.2.2:5060"].map(|at| at.parse().expect("literal"));
+    let mut caller = Phone::new(Side::Caller, run.clone(), here, &[there]);
+    let mut callee = Phone::new(Side::Callee, run, there, &[here]);
+    let mut now = Instant::now();
+    caller.place(now, now, 1);
+    let (_, invite) = caller.poll().expect("the INVITE");
+    callee.handle(now, here, &invite);
+    let (_, ringing) = callee.poll().expect("it rings");
+    for _ in 0..2 {
+        now += Duration::from_millis(1);
+        caller.handle(now, there, &ringing);
+    }
+    let until = now + Duration::from_secs(120);
+    while !caller.is_idle() {
+        now = caller.deadline().expect("who waits knows for how long");
+        assert!(now <= until, "it waits too long");
+        caller.handle_timeout(now);
+    }
 }

@@ -1,10 +1,12 @@
 //! Each fault is planted in records that balance, and has to be found.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use dataplane::io::{CdrLine, RecordLine};
 
 use super::{Balance, Difference, reconcile};
+use crate::fault::Fault;
 use crate::ledger::{Call, Seen};
 use crate::plan::{Plan, Scenario, Side};
 
@@ -82,7 +84,7 @@ fn world() -> (Vec<Call>, Vec<CdrLine>) {
 }
 
 fn judge(calls: &[Call], cdrs: &[CdrLine]) -> Balance {
-    reconcile(calls, cdrs, 1)
+    reconcile(calls, cdrs, 1, &[])
 }
 
 /// Plants a fault; exactly these differences must be found.
@@ -204,6 +206,42 @@ fn another_duration_or_cause_is_found() {
 fn phones_that_disagree_are_found() {
     let found = found_after(|calls, _| calls[0].caller.answered = None);
     assert_eq!(found, [Difference::Phones]);
+}
+
+#[test]
+fn a_call_that_a_fault_cut_off_may_lack_its_event_but_not_be_charged_twice() {
+    let (mut calls, mut cdrs) = world();
+    let node = SocketAddr::from(([192, 0, 2, 1], 5060));
+    let struck = calls[1].caller.begun.expect("it began");
+    let fault = Fault {
+        node,
+        struck: (struck, struck),
+        over: struck,
+    };
+    let judge = |calls: &[Call], cdrs: &[CdrLine]| reconcile(calls, cdrs, 1, &[fault]);
+    calls[1].caller.through = Some(node);
+    calls[1].caller.status = 0;
+    assert!(judge(&calls, &cdrs).is_balanced());
+    let event = cdrs.pop();
+    let balance = judge(&calls, &cdrs);
+    assert!(balance.is_balanced(), "{:?}", balance.findings);
+    assert_eq!(balance.cut_off, 1);
+    cdrs.push(cdr("s;3", "busy", &["START", "STOP"]));
+    assert!(
+        judge(&calls, &cdrs).is_balanced(),
+        "the callee had answered"
+    );
+    cdrs.push(cdr("s;4", "busy", &["START", "STOP"]));
+    assert!(!judge(&calls, &cdrs).is_balanced());
+    // One that had its answer before is excused nothing.
+    cdrs.truncate(1);
+    calls[1].caller.settled = Some(struck - Duration::from_millis(1));
+    assert!(!judge(&calls, &cdrs).is_balanced());
+    // Nor is one that the caller saw answered.
+    calls[0].caller.through = Some(node);
+    cdrs.extend(event);
+    cdrs.remove(0);
+    assert!(!judge(&calls[..1], &cdrs).is_balanced());
 }
 
 /// Two intervals of 0.85 to 1 s fit in, a third does not.

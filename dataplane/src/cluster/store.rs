@@ -65,9 +65,19 @@ pub struct ClusterStore {
     adopted: [u32; NODES_MAX],
     /// Where the streams stood when nothing was left to take over under this view.
     settling: Option<StreamMarks>,
+    surplus: Surplus,
     outgoing: VecDeque<(u16, Vec<u8>)>,
     incoming: VecDeque<(u16, Vec<u8>)>,
     report: ClusterReport,
+}
+
+/// Whether more is held than this node should.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Surplus {
+    None,
+    Some,
+    /// The peers were asked under that view what is to stay.
+    Asked(u32),
 }
 
 /// A walk through the ring for calls to go on with.
@@ -100,6 +110,7 @@ impl ClusterStore {
             resumed: 0,
             adopted: [0; NODES_MAX],
             settling: None,
+            surplus: Surplus::None,
             outgoing: VecDeque::new(),
             incoming: VecDeque::new(),
             report: ClusterReport::default(),
@@ -139,6 +150,19 @@ impl ClusterStore {
     fn adopter_of(&self, id: CallId) -> Option<u16> {
         let is_first = |&node: &u16| takeover::is_among_first(id, node, 1, self.alive());
         self.alive().find(is_first)
+    }
+
+    // Nothing is held of the call. Whoever opened it may have it, being set up; else the first of
+    // the members is either its owner or holds a copy and knows the owner.
+    fn owner_of_unknown(&self, id: CallId) -> Owner {
+        let (own, origin) = (self.config.node, id.node());
+        if origin != own && self.standing(origin) == Standing::Alive {
+            return Owner::At(origin);
+        }
+        match self.adopter_of(id) {
+            Some(first) if first != own => Owner::At(first),
+            _ => Owner::Here,
+        }
     }
 
     fn epoch(&self) -> u32 {
@@ -219,6 +243,28 @@ impl ClusterStore {
             }
         }
         open | wanted
+    }
+
+    // Whoever was filled with everything asks for its share, to drop the rest.
+    fn tidy(&mut self, filling: u32) {
+        let (number, settled) = (
+            self.view.number,
+            self.view.gone == 0 && self.view.kmin == KMIN_FULL,
+        );
+        self.surplus = match self.surplus {
+            _ if filling != 0 => Surplus::Some,
+            Surplus::Asked(view) if view != number => Surplus::Some,
+            Surplus::Asked(_) if !self.replicator.is_asking() => Surplus::None,
+            Surplus::Some if settled => {
+                let own = self.config.node;
+                let others: Vec<u16> = self.alive().filter(|&node| node != own).collect();
+                for peer in others {
+                    self.replicator.request_share(peer, number);
+                }
+                Surplus::Asked(number)
+            }
+            other => other,
+        };
     }
 
     // Goes on, a bounded number of records at a time, with what there is to take over.
@@ -385,10 +431,8 @@ impl ClusterSide for ClusterStore {
         if !self.follows {
             return;
         }
-        if self.view.gone == 0 && self.view.kmin == KMIN_FULL {
-            self.replicator.trim(self.now);
-        }
         let filling = self.ask_to_be_filled();
+        self.tidy(filling);
         self.take_over(filling);
         self.report_progress(filling);
     }
@@ -406,17 +450,19 @@ impl ClusterSide for ClusterStore {
 
     fn owner_of(&self, call: u128) -> Owner {
         let id = CallId::from_u128(call);
-        let held = self.ring.newest_or_tombstone(id);
-        let owner = held.as_ref().map_or(id.node(), |record| record.meta.owner);
-        if owner == self.config.node {
-            return Owner::Here;
-        }
+        let own = self.config.node;
+        let Some(held) = self.ring.newest_or_tombstone(id) else {
+            return self.owner_of_unknown(id);
+        };
+        let owner = held.meta.owner;
         match self.standing(owner) {
+            // Not in the table: it ended, or is not taken up again yet.
+            _ if owner == own && held.meta.kind == Kind::Put => Owner::Nobody,
+            _ if owner == own => Owner::Here,
             Standing::Alive | Standing::Draining => Owner::At(owner),
             Standing::Joining => Owner::Nobody,
             Standing::Dead => match self.adopter_of(id) {
-                Some(adopter) if adopter != self.config.node => Owner::At(adopter),
-                Some(_) if held.is_none() => Owner::Here,
+                Some(adopter) if adopter != own => Owner::At(adopter),
                 _ => Owner::Nobody,
             },
         }

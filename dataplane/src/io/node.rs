@@ -81,12 +81,7 @@ impl Node {
         let bundled = start_bundled_cdf(&mut config)?;
         let config = Arc::new(config);
         let shards = config.node.cores.len().max(1);
-        let mut groups = Vec::new();
-        for address in &config.sip.listen {
-            let group = udp::open_group(*address, shards)
-                .map_err(|error| NodeError::Listen(format!("udp:{address}"), error))?;
-            groups.push(group.into_iter());
-        }
+        let mut groups = open_listeners(&config, shards)?;
         let (inlets, bells) = inlets(shards)?;
         let joining = Joining::open(&config, &clock, shards as u16)?;
         let plan = Plan {
@@ -219,16 +214,30 @@ fn start_bundled_cdf(config: &mut Config) -> Result<Option<BundledCdf>, NodeErro
     Ok(Some(cdf))
 }
 
-// Where each shard is rung, and what it hears that by.
+/// The sockets of each listener, one per shard.
+type Groups = Vec<std::vec::IntoIter<socket2::Socket>>;
+
+fn open_listeners(config: &Config, shards: usize) -> Result<Groups, NodeError> {
+    let mut groups = Vec::new();
+    for address in &config.sip.listen {
+        let group = udp::open_group(*address, shards)
+            .map_err(|error| NodeError::Listen(format!("udp:{address}"), error))?;
+        groups.push(group.into_iter());
+    }
+    Ok(groups)
+}
+
+/// The way into each shard, and the end of its bell that the shard waits at.
 fn inlets(shards: usize) -> Result<(Vec<Inlet>, Vec<UnixStream>), NodeError> {
-    let mut both = (Vec::new(), Vec::new());
+    let mut inlets = Vec::new();
+    let mut bells = Vec::new();
     for _ in 0..shards {
         let (bell, waiting) =
             Doorbell::new().map_err(|error| NodeError::Executor(error.to_string()))?;
-        both.0.push(Inlet::new(bell));
-        both.1.push(waiting);
+        inlets.push(Inlet::new(bell));
+        bells.push(waiting);
     }
-    Ok(both)
+    Ok((inlets, bells))
 }
 
 fn refuse_witness(config: &Config) -> Result<(), NodeError> {

@@ -69,9 +69,34 @@ impl Incoming {
         self.received[(number % RECEIVE_WINDOW / 64) as usize] &= !(1 << (number % 64));
     }
 
+    /// Which of the 64 numbers from `cumulative + 2` on have arrived.
     pub(super) fn selective(&self) -> u64 {
-        (0..64).fold(0, |bits, n| {
-            bits | u64::from(self.bit(self.cumulative + 2 + n)) << n
-        })
+        let first = (self.cumulative + 2) % RECEIVE_WINDOW;
+        let (word, shift) = ((first / 64) as usize, first % 64);
+        let low = self.received[word] >> shift;
+        // Two shifts, for there is none by 64.
+        let high = self.received[(word + 1) % self.received.len()] << 1 << (63 - shift);
+        low | high
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_selective_ack_has_a_bit_for_each_number_that_arrived() {
+        for cumulative in [0, 1, 61, 62, 63, 1000, 1022, 1023, 5000] {
+            let mut incoming = Incoming::new(&LinkConfig::default());
+            incoming.settle_below(cumulative + 1);
+            let mut expected = 0;
+            for n in (0..64).filter(|n| n * n % 7 < 3) {
+                incoming.receive(cumulative + 2 + n);
+                expected |= 1 << n;
+                assert_eq!(incoming.selective(), expected, "{cumulative} {n}");
+            }
+            incoming.receive(cumulative + 2 + 64);
+            assert_eq!(incoming.selective(), expected, "it is beyond");
+        }
     }
 }

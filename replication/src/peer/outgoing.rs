@@ -292,8 +292,10 @@ impl Outgoing {
             self.ack(n, now, &mut on_acked);
         }
         let mut highest = None;
-        for bit in (0..64).filter(|bit| stream.selective >> bit & 1 == 1) {
-            let number = stream.cumulative + 2 + bit;
+        let mut selective = stream.selective;
+        while selective != 0 {
+            let number = stream.cumulative + 2 + u64::from(selective.trailing_zeros());
+            selective &= selective - 1;
             if number < sent_end && number >= self.base {
                 let n = (number - self.base) as usize;
                 self.ack(n, now, &mut on_acked);

@@ -72,14 +72,14 @@ impl ViewMessage {
     /// Reads a message.
     ///
     /// # Errors
-    /// `Short` or `Kind`.
+    /// `Short`, `Kind` or `Number`.
     pub fn parse(bytes: &[u8]) -> Result<Self, FrameError> {
         let mut bytes = Bytes::new(bytes);
         Ok(match bytes.u8()? {
             1 => {
                 let flags = bytes.u8()?;
                 let (kept, drain) = (flags & 1 == 1, flags & 2 == 2);
-                let (sent, incarnation, view) = (bytes.u64()?, bytes.u32()?, bytes.u32()?);
+                let (sent, incarnation, view) = (bytes.u64()?, bytes.count()?, bytes.count()?);
                 let (mask, synced, settled) = (bytes.u32()?, bytes.u32()?, bytes.u32()?);
                 let drained = bytes.u32()?;
                 let mut ages_ms = [0; VOTERS_MAX];
@@ -163,11 +163,15 @@ impl<'a> Writer<'a> {
 }
 
 fn ballot(bytes: &mut Bytes<'_>) -> Result<Ballot, FrameError> {
-    bytes.u64().map(Ballot::from_u64)
+    let ballot = Ballot::from_u64(bytes.number()?);
+    // The round after it must still be a round.
+    (ballot.round() < ROUND_MAX)
+        .then_some(ballot)
+        .ok_or(FrameError::Number)
 }
 
 pub(super) fn view(bytes: &mut Bytes<'_>) -> Result<View, FrameError> {
-    let (number, gone, kmin) = (bytes.u32()?, bytes.u32()?, bytes.u8()?);
+    let (number, gone, kmin) = (bytes.count()?, bytes.u32()?, bytes.u8()?);
     let mut view = View {
         number,
         gone,
@@ -175,7 +179,7 @@ pub(super) fn view(bytes: &mut Bytes<'_>) -> Result<View, FrameError> {
         ..View::genesis()
     };
     for node in &mut view.nodes {
-        let incarnation = bytes.u32()?;
+        let incarnation = bytes.count()?;
         let standing = match bytes.u8()? {
             0 => Standing::Joining,
             1 => Standing::Alive,
@@ -190,6 +194,8 @@ pub(super) fn view(bytes: &mut Bytes<'_>) -> Result<View, FrameError> {
     }
     Ok(view)
 }
+
+const ROUND_MAX: u64 = 1 << 48;
 
 #[cfg(test)]
 mod tests {
@@ -217,7 +223,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_message_reads_back(numbers: (u64, u64, u32, u32), kind in 0..8_u8, kept: bool) {
+        fn every_message_reads_back(
+            numbers in (0..1_u64 << 56, 0..1_u64 << 56, 0..1_u32 << 31, 0..1_u32 << 31),
+            kind in 0..8_u8,
+            kept: bool,
+        ) {
             let (a, b) = (Ballot::from_u64(numbers.0), Ballot::from_u64(numbers.1));
             let value = a_view(numbers.2);
             let register = ViewMessage::Register;

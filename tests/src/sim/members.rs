@@ -18,8 +18,7 @@ use replication::layout::SUPERBLOCK;
 use replication::peer::LinkConfig;
 use replication::view::SaveFault;
 use replication::{
-    Adoption, ClusterKeys, Durable, Map, Mode, ReplicatorConfig, Ring, RingConfig, Standing,
-    ViewConfig, VoteStore,
+    ClusterKeys, Durable, Map, Mode, ReplicatorConfig, Ring, RingConfig, ViewConfig, VoteStore,
 };
 
 use super::{Event, Sabotage, Setup, WALL, World};
@@ -218,14 +217,6 @@ impl World {
         state.up = true;
         state.life += 1;
         let kept = !std::mem::take(&mut state.memory_lost);
-        if self.setup.sabotage == Sabotage::VoteForgotten && state.life > 1 {
-            let mut disk = state.disk.0.lock().expect("one thread");
-            let incarnation = disk.incarnation;
-            *disk = Durable {
-                incarnation,
-                ..Durable::bootstrap()
-            };
-        }
         let durable = *state.disk.0.lock().expect("one thread");
         let config = MembershipConfig {
             view: ViewConfig {
@@ -411,10 +402,6 @@ impl World {
             };
             return self.push(until, event);
         }
-        if self.setup.sabotage == Sabotage::LeaseByHearing {
-            let until = self.ns_of(to) + replication::view::LEASE_NS;
-            self.nodes[usize::from(to)].board.publish_lease(until);
-        }
         match shard {
             Some(shard) => {
                 let place = usize::from(to * self.setup.shards + shard);
@@ -480,37 +467,13 @@ impl World {
             return;
         };
         let board = self.nodes[usize::from(node)].board.clone();
-        let mut view = board.view();
-        match self.setup.sabotage {
-            Sabotage::NoSync => {
-                for shard in 0..self.setup.shards {
-                    for peer in 0..cluster.nodes {
-                        board.note_synced(shard, peer, view.number);
-                    }
+        let view = board.view();
+        if self.setup.sabotage == Sabotage::NoSync {
+            for shard in 0..self.setup.shards {
+                for peer in 0..cluster.nodes {
+                    board.note_synced(shard, peer, view.number);
                 }
             }
-            Sabotage::GoneIgnored => {
-                for owner in (0..cluster.nodes).filter(|&owner| owner != node) {
-                    if view.nodes[usize::from(owner)].standing == Standing::Dead {
-                        board.publish_adoption(view.number, owner, Adoption::Ready);
-                    }
-                }
-            }
-            Sabotage::NoFence => {
-                let mut changed = false;
-                for (peer, state) in view.nodes.iter_mut().enumerate() {
-                    if state.standing == Standing::Dead && peer < usize::from(cluster.nodes) {
-                        // As the peer calls itself now.
-                        let own = self.nodes[peer].board.incarnation();
-                        (state.standing, state.incarnation) = (Standing::Alive, own);
-                        changed = true;
-                    }
-                }
-                if changed {
-                    board.publish_view(&view, board.incarnation());
-                }
-            }
-            _ => {}
         }
     }
 
@@ -555,7 +518,6 @@ impl BlobStore for Tampered {
     }
 
     fn commit(&mut self, call: u128, schema: u16, blob: &[u8], takes_over: bool) -> Stored {
-        let takes_over = takes_over && self.sabotage != Sabotage::OneEpoch;
         self.store.commit(call, schema, blob, takes_over)
     }
 

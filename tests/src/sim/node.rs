@@ -133,7 +133,8 @@ impl World {
             self.push(until, Event::ToNode { from, bytes });
             return;
         }
-        self.watch.on_arrival(self.now, from, &bytes);
+        let life = self.restarts + self.troubles;
+        self.watch.on_arrival(self.now, life, from, &bytes);
         if let Some(&phone) = self.by_address.get(&from) {
             self.show(phone, "arrives", &bytes);
         }
@@ -238,6 +239,7 @@ impl World {
         self.watch.on_departure(
             self.now,
             self.restarts + self.troubles,
+            self.setup.cluster.is_some() && self.was_disturbed(),
             to,
             &bytes,
             &mut self.violations,
