@@ -43,6 +43,15 @@ enum Command {
         #[arg(long)]
         file: PathBuf,
     },
+    /// Let a running node end in order: its calls go to the other members of its cluster, or end.
+    Drain {
+        /// The node's configuration file, for the address of its admin pages.
+        #[arg(long)]
+        config: Option<PathBuf>,
+        /// That address, if there is no file.
+        #[arg(long, value_name = "HOST:PORT", conflicts_with = "config")]
+        admin: Option<SocketAddr>,
+    },
     /// Run the bundled charging data function by itself.
     Cdf {
         /// Address to listen on.
@@ -100,6 +109,7 @@ pub fn main() -> ExitCode {
             Ok(config) => finish(io::run_witness(&config)),
             Err(error) => refuse(&error),
         },
+        Command::Drain { config, admin } => drain(config.as_deref(), admin),
         Command::Key { file } => finish(io::write_keys(&file)),
         Command::Check { config } => match Config::load(&config) {
             Ok(_) => {
@@ -117,6 +127,21 @@ pub fn main() -> ExitCode {
             command: CdrCommand::List { store, json },
         } => finish(list(&store, json)),
         Command::Calls { state_dir } => finish(io::list_calls(&state_dir)),
+    }
+}
+
+fn drain(config: Option<&std::path::Path>, admin: Option<SocketAddr>) -> ExitCode {
+    let config = match config.map(Config::load) {
+        Some(Ok(config)) => config,
+        Some(Err(error)) => return refuse(&error),
+        None => Config::embedded(),
+    };
+    match admin.or(config.admin) {
+        Some(admin) => finish(io::drain_node(admin)),
+        None => {
+            eprintln!("ringtoll: the node has no admin pages: send SIGTERM to its process instead");
+            ExitCode::from(2)
+        }
     }
 }
 

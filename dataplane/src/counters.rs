@@ -99,6 +99,8 @@ counters! {
     call_resumed,
     /// Calls that another node goes on with.
     call_lost_to_peer,
+    /// Calls given to other nodes because this one was leaving.
+    call_given,
     /// Datagrams that waited for the copies of the state behind them.
     sip_datagram_held,
     /// Of such, those dropped because too many of one call waited.

@@ -19,13 +19,13 @@ use charging::trigger::Verdict;
 use rkyv::util::AlignedVec;
 use slotmap::{Key, KeyData};
 
-use crate::b2bua::{B2bua, CallState, Origin, Phase, Place, fold};
+use crate::b2bua::{B2bua, CallState, Origin, Phase, Place, fold, write_state};
 use crate::cluster::{Claims, HOPS};
 use crate::config::Config;
 use crate::env::{CallKey, Env, Outbox, TimerKey};
 use crate::sip::{Index, Message, ParseError, TokenKey, parse, salvage};
 pub use crate::store::BlobStore;
-use crate::store::Stored;
+use crate::store::{Blob, Stored};
 
 /// Any store of undelivered charging records, so that a shard need not be generic over it.
 pub struct AnyStore(pub Box<dyn BacklogStore>);
@@ -78,6 +78,7 @@ pub struct Shard {
     told: u32,
     listeners: usize,
     forward: Vec<u8>,
+    leaving: Option<among::Leaving>,
 }
 
 /// What a shard is made of.
@@ -130,6 +131,7 @@ impl Shard {
             told: 0,
             listeners,
             forward: Vec::new(),
+            leaving: None,
         }
     }
 
@@ -297,15 +299,17 @@ impl Shard {
         if !call.dirty || !worth || (call.is_finished() && !call.stored) {
             return;
         }
-        self.blob.clear();
-        let buffer = std::mem::take(&mut self.blob);
-        let written = rkyv::api::high::to_bytes_in::<_, rkyv::rancor::Error>(&call.state, buffer);
-        let Ok(blob) = written else { return };
-        let (id, takes_over) = (call.state.id, call.takes_over);
-        let stored = self
-            .blobs
-            .commit(id, crate::b2bua::SCHEMA, &blob, takes_over);
-        self.blob = blob;
+        let schema = self.blobs.schema();
+        if !write_state(&call.state, schema, &mut self.blob) {
+            return;
+        }
+        let blob = Blob {
+            bytes: &self.blob,
+            schema,
+            takes_over: call.takes_over,
+            mode: None,
+        };
+        let stored = self.blobs.commit(call.state.id, blob);
         self.on_committed(key, stored);
     }
 

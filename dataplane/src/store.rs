@@ -6,18 +6,22 @@
 //! member of the cluster must not act.
 
 use charging::time::Now;
-use replication::Version;
+use replication::{Mode, Version};
 
-use crate::b2bua::CallState;
+use crate::b2bua::{CallState, SCHEMA};
 
 /// The calls of one shard, newest state each. Time is what [`BlobStore::set_now`] said last.
 pub trait BlobStore: std::any::Any {
     /// Sets the time: records are stamped with it, leases are judged by it.
     fn set_now(&mut self, now: Now);
-    /// Writes the newest state of a call. `takes_over`: this node becomes its owner anew.
-    fn commit(&mut self, call: u128, schema: u16, blob: &[u8], takes_over: bool) -> Stored;
+    /// Writes the newest state of a call.
+    fn commit(&mut self, call: u128, blob: Blob<'_>) -> Stored;
     /// Forgets a call.
     fn retire(&mut self, call: u128);
+    /// Schema in which states are to be written: the newest that whoever may read them reads.
+    fn schema(&self) -> u16 {
+        SCHEMA
+    }
     /// Whether new calls may still be taken (below the high-water mark).
     fn is_open(&self) -> bool;
     /// How full the store is, 0 to 100 %.
@@ -31,6 +35,19 @@ pub trait BlobStore: std::any::Any {
     }
 }
 
+/// A call's state on its way into the store.
+#[derive(Clone, Copy, Debug)]
+pub struct Blob<'a> {
+    /// The state, archived.
+    pub bytes: &'a [u8],
+    /// The layout it is archived in.
+    pub schema: u16,
+    /// This node becomes the call's owner anew.
+    pub takes_over: bool,
+    /// Whether its outputs wait for copies, if that is not what the store does anyway.
+    pub mode: Option<Mode>,
+}
+
 /// What a store has to do with other nodes.
 pub trait ClusterSide {
     /// Follows the view of the cluster and does what is due.
@@ -42,12 +59,19 @@ pub trait ClusterSide {
     fn may_act(&self) -> bool;
     /// Who answers for a call that is not in this shard's table.
     fn owner_of(&self, call: u128) -> Owner;
-    /// A node that may take a new call in this one's stead.
-    fn deputy(&self) -> Option<u16>;
-    /// Whether a node is a member that acts, as far as is known here.
-    fn is_alive(&self, node: u16) -> bool;
-    /// The other members that act, as a bit mask.
-    fn alive_peers(&self) -> u32;
+    /// Whether this node is leaving, so that its calls are to be given to others.
+    fn is_leaving(&self) -> bool;
+    /// Gives a call to another node, which goes on with it; this one must be silent about it from
+    /// now on. False if it stays here.
+    fn give(&mut self, call: u128) -> bool;
+    /// The shard has no call left. While this node is leaving it may go once all shards say so.
+    fn note_empty(&mut self);
+    /// A node that may take a new call in this one's stead, always the same for a key.
+    fn deputy(&self, key: u64) -> Option<u16>;
+    /// Whether a node answers for calls it has, as far as is known here: it may be leaving.
+    fn answers(&self, node: u16) -> bool;
+    /// The other nodes that do, as a bit mask.
+    fn answering_peers(&self) -> u32;
     /// Hands a message for the same shard of another node over, to be sealed and sent.
     fn forward(&mut self, node: u16, message: &[u8]);
     /// Takes the next message of that kind from another node out; says from which.
@@ -113,6 +137,10 @@ pub struct ClusterReport {
     pub adopted: u64,
     /// Of these, calls taken over although copies may have been missing.
     pub adopted_beyond_promise: u64,
+    /// Calls given to other nodes while this one was leaving.
+    pub given: u64,
+    /// Calls taken over from nodes that were leaving.
+    pub received: u64,
     /// Calls held for other nodes.
     pub copies: u64,
     /// Datagrams of other nodes that were refused (forged, old or foreign).

@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use charging::diameter::dictionary::{ACCOUNTING_RECORD_NUMBER, SESSION_ID};
 use charging::state::RecordType;
-use dataplane::b2bua::{CallState, Phase, id_of, read_state};
+use dataplane::b2bua::{CallState, Phase, SCHEMA_FORMER, id_of, read_state};
 use dataplane::shard::Shard;
 use dataplane::sip::{Index, Method, TokenKey, parse};
-use replication::{Kind, Mode, Standing, Version};
+use replication::{Kind, Meta, Mode, Ring, Standing, Version};
 
 use crate::checks::Session;
 use crate::sim::diameter::requests;
@@ -29,6 +29,8 @@ pub(crate) struct Seen {
     adopted: BTreeMap<usize, u64>,
     /// Charging requests whose copies were counted.
     pub(crate) counted: u64,
+    /// Nodes that left in order.
+    pub(crate) left: u64,
 }
 
 impl World {
@@ -38,7 +40,9 @@ impl World {
             Misfortune::Crash(_, down) | Misfortune::Loss(_, down) => *down,
             Misfortune::Pause(_, ms) => *ms,
             Misfortune::CutLink(..) => u64::MAX / 2,
-            Misfortune::Join | Misfortune::Clock(..) | Misfortune::Over => 0,
+            Misfortune::Join | Misfortune::Clock(..) | Misfortune::Over | Misfortune::Leave(..) => {
+                0
+            }
             _ => return,
         };
         let over = self.now.saturating_add(until);
@@ -67,7 +71,9 @@ impl World {
         }
         let view = self.nodes[usize::from(node)].board.view();
         let others = (0..cluster.nodes).filter(|&other| {
-            other != node && view.nodes[usize::from(other)].standing != Standing::Dead
+            // A member that leaves keeps copies but is no place for new ones.
+            let standing = view.nodes[usize::from(other)].standing;
+            other != node && matches!(standing, Standing::Alive | Standing::Joining)
         });
         others.count().min(usize::from(cluster.copies) - 1)
     }
@@ -82,9 +88,8 @@ impl World {
             let ring = self.ring_of(other).filter(|_| self.node_of(other) != own);
             let held =
                 ring.and_then(|ring| ring.newest_or_tombstone(replication::CallId::from_u128(id)));
-            found.extend(
-                held.map(|held| (held.meta.kind, read_state_of(held.meta.kind, held.payload))),
-            );
+            found
+                .extend(held.map(|held| (held.meta.kind, read_state_of(&held.meta, held.payload))));
         }
         found
     }
@@ -234,7 +239,12 @@ impl World {
             let Some(ring) = self.ring_of(place) else {
                 continue;
             };
+            let is_former = self.is_former(node);
             for record in ring.iter_live() {
+                if is_former && record.meta.schema > SCHEMA_FORMER {
+                    let id = record.meta.id;
+                    wrong.push(format!("node {node} cannot read what it holds of {id:?}"));
+                }
                 let (id, version) = (record.meta.id.as_u128(), record.meta.version);
                 let content = dataplane::b2bua::fold(record.payload);
                 let known = *contents.entry((id, version)).or_insert((node, content));
@@ -291,6 +301,25 @@ impl World {
         if line != self.seen.shown {
             println!("{:>7} {line}", self.now);
             self.seen.shown = line;
+        }
+    }
+
+    /// A node that has left in order leaves nothing behind.
+    pub(crate) fn check_left(&mut self, node: u16) {
+        self.seen.left += 1;
+        let shards = usize::from(self.setup.shards);
+        let first = usize::from(node) * shards;
+        for place in first..first + shards {
+            let table = self.seats[place].shard.as_ref();
+            let calls = table.map_or(0, |shard| shard.b2bua().call_count());
+            let live = self.ring_of(place).into_iter().flat_map(Ring::iter_live);
+            let own = live.filter(|record| record.meta.owner == node).count();
+            if calls + own > 0 {
+                self.violations.push(format!(
+                    "{}: node {node} left with {calls} calls and {own} records of its own",
+                    self.now
+                ));
+            }
         }
     }
 
@@ -441,8 +470,9 @@ fn whole(session: &Session) -> Result<(), &'static str> {
     }
 }
 
-fn read_state_of(kind: Kind, payload: &[u8]) -> Option<CallState> {
-    (kind == Kind::Put).then(|| read_state(payload)).flatten()
+fn read_state_of(meta: &Meta, payload: &[u8]) -> Option<CallState> {
+    let is_put = meta.kind == Kind::Put;
+    is_put.then(|| read_state(meta.schema, payload)).flatten()
 }
 
 const MISSING: &str = "a number is missing";

@@ -32,6 +32,8 @@ pub enum Scenario {
     RestartInPartition,
     /// One after the other is restarted.
     Rolling,
+    /// One after the other hands its calls over and leaves, and comes back.
+    Leave,
     /// Anything of the above.
     Everything,
     /// Several of the above at the same time.
@@ -40,7 +42,7 @@ pub enum Scenario {
 
 impl Scenario {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Crash,
         Self::Loss,
         Self::Isolation,
@@ -51,6 +53,7 @@ impl Scenario {
         Self::CdfTrouble,
         Self::RestartInPartition,
         Self::Rolling,
+        Self::Leave,
         Self::Everything,
         Self::Overlap,
     ];
@@ -70,6 +73,8 @@ pub struct Outcome {
     pub calls: u64,
     /// Charging requests whose copies were counted.
     pub counted: u64,
+    /// Nodes that left in order.
+    pub left: u64,
     /// Times from the end of a node to when another one took its calls over, milliseconds.
     pub takeovers: Vec<u64>,
 }
@@ -81,17 +86,88 @@ pub fn play(seed: u64, scenario: Scenario, mode: Mode, sabotage: Sabotage) -> Ou
     world.run_until(HORIZON_MS);
     world.heal_and_drain();
     let wrong = world.cluster_verdict();
-    let established = world
-        .phones
-        .iter()
-        .filter(|phone| phone.plan.calls_at.is_some() && phone.ledger.acknowledged.is_some());
+    let established = world.established();
     Outcome {
         wrong,
         trace: world.trace,
-        calls: established.count() as u64,
+        calls: established,
         counted: world.seen.counted,
+        left: world.seen.left,
         takeovers: std::mem::take(&mut world.seen.takeovers),
     }
+}
+
+/// Plays a cluster whose nodes are restarted in order, one after the other, while phones talk
+/// over a good network: says what was wrong, and how many calls changed hands.
+#[must_use]
+pub fn play_upgrade(seed: u64) -> (Vec<String>, u64) {
+    let mut rng = SplitMix64::new(seed);
+    let (nodes, witness, copies) = SHAPES[(seed % 4) as usize];
+    let cluster = Cluster {
+        nodes,
+        witness,
+        copies,
+        mode: Mode::SemiSync,
+        scatter: 10,
+        loss: 0,
+        upgrade: true,
+    };
+    let mut world = World::new(Setup {
+        seed,
+        shards: 2,
+        config: "session_expires_s = 0\n".to_owned(),
+        interim_s: Some(5),
+        cluster: Some(cluster),
+        ..Setup::default()
+    });
+    for _ in 0..CALLS {
+        let at = 2_000 + rng.below(20_000);
+        let answers = rng.below(3_000);
+        let caller = Plan {
+            calls_at: Some(at),
+            bye_after: Some(14_000 + rng.below(20_000)),
+            inside: vec![(rng.below(5_000), "INFO"), (9_000, "INVITE")],
+            ..Plan::default()
+        };
+        let callee = Plan {
+            rings: vec![(answers / 2, 180)],
+            answer: Some((answers, 200)),
+            bye_after: Some(100_000),
+            ..Plan::default()
+        };
+        world.add_call(caller, callee);
+    }
+    for node in 0..nodes {
+        world.befall(
+            8_000 + 6_000 * u64::from(node),
+            Misfortune::Leave(node, 400),
+        );
+    }
+    world.run_until(HORIZON_MS);
+    let received = world.calls_received();
+    world.heal_and_drain();
+    let mut wrong = world.cluster_verdict();
+    if world.established() < CALLS {
+        let callers = world
+            .phones
+            .iter()
+            .filter(|one| one.plan.calls_at.is_some());
+        let failed = callers.filter(|one| one.ledger.acknowledged.is_none());
+        let failed: Vec<_> = failed
+            .map(|one| (&one.call_id, &one.ledger.finals))
+            .collect();
+        wrong.push(format!("not set up: {failed:?}"));
+    }
+    for phone in &world.phones {
+        let failed = |(_, status): &&(String, u16)| *status >= 300;
+        if let Some(inside) = phone.ledger.inside.iter().find(failed) {
+            wrong.push(format!(
+                "phone {}: a request inside a call failed: {inside:?}",
+                phone.call_id
+            ));
+        }
+    }
+    (wrong, received)
 }
 
 /// The cluster of a seed, before anything happened.
@@ -106,6 +182,7 @@ pub fn draw(seed: u64, scenario: Scenario, mode: Mode, sabotage: Sabotage) -> Wo
         mode,
         scatter: [0, 10, 60][rng.below(3) as usize],
         loss: [0, 5, 20][rng.below(3) as usize],
+        upgrade: scenario == Scenario::Leave && seed.is_multiple_of(2),
     };
     let setup = Setup {
         seed,
@@ -174,7 +251,7 @@ fn draw_call(rng: &mut SplitMix64, world: &mut World, at: u64) {
 fn befall(rng: &mut SplitMix64, world: &mut World, scenario: Scenario, at: u64) {
     use Scenario as S;
     let scenario = match scenario {
-        S::Everything | S::Overlap => S::ALL[rng.below(9) as usize],
+        S::Everything | S::Overlap => S::ALL[rng.below(11) as usize],
         other => other,
     };
     let cluster = world.setup.cluster.expect("a cluster");
@@ -231,6 +308,15 @@ fn befall(rng: &mut SplitMix64, world: &mut World, scenario: Scenario, at: u64) 
                 world.befall(at, Misfortune::Crash(node, 400));
             }
         }
+        S::Leave => {
+            for (turn, node) in (0..cluster.nodes).enumerate() {
+                let at = at + turn as u64 * 2_500;
+                world.befall(at, Misfortune::Leave(node, 400));
+            }
+            if rng.below(3) == 0 {
+                world.befall(at + rng.below(3_000), Misfortune::Crash(other, 1_000));
+            }
+        }
         S::Everything | S::Overlap => {}
     }
 }
@@ -244,6 +330,6 @@ fn isolate(world: &mut World, at: u64, node: u16, voters: u16, until: u64) {
 }
 
 /// Calls and messages of a world.
-const CALLS: usize = 24;
+const CALLS: u64 = 24;
 /// When everything becomes well again.
 const HORIZON_MS: u64 = 75_000;

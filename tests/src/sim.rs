@@ -118,6 +118,8 @@ pub enum Misfortune {
     Forget,
     /// A node's process ends, its memory stays, and it starts again after that time.
     Crash(u16, u64),
+    /// A node is asked to leave; it starts again that long after it has.
+    Leave(u16, u64),
     /// A node loses power: its memory goes, its disk stays. It starts again after that time.
     Loss(u16, u64),
     /// A node stands still for that time (SIGSTOP).
@@ -145,6 +147,8 @@ enum Event {
         bytes: Vec<u8>,
     },
     StartMember(u16),
+    // Looks whether the node has left; after the second number it is ended anyway.
+    Leaving(u16, u64, u64),
     ToPhone {
         phone: usize,
         bytes: Vec<u8>,
@@ -418,6 +422,7 @@ impl World {
                 bytes,
             } => self.reach_member(from, to, shard, bytes),
             Event::StartMember(node) => self.start_member(node),
+            Event::Leaving(node, until, down) => self.see_off(node, until, down),
             Event::ToPhone { phone, bytes } => {
                 self.note(1, &bytes);
                 self.show(phone, "in", &bytes);
@@ -475,6 +480,7 @@ impl World {
             Misfortune::Restart(_)
                 | Misfortune::Fault(_, Fault::None)
                 | Misfortune::Crash(..)
+                | Misfortune::Leave(..)
                 | Misfortune::Loss(..)
                 | Misfortune::Pause(..)
                 | Misfortune::CutLink(..)
@@ -508,6 +514,7 @@ impl World {
             Misfortune::Slow(far, ms) => self.fars[far].delay = self.fars[far].delay.max(ms),
             Misfortune::Crash(node, down) => self.crash(node, down, true),
             Misfortune::Loss(node, down) => self.crash(node, down, false),
+            Misfortune::Leave(node, down) => self.ask_to_leave(node, down),
             Misfortune::Pause(node, ms) => {
                 let state = &mut self.nodes[usize::from(node)];
                 state.paused_until = state.paused_until.max(self.now + ms);

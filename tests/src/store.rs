@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use charging::rf::backlog::{BacklogStore, StoreError};
 use dataplane::b2bua::{CallState, SCHEMA};
-use dataplane::store::{BlobStore, Stored};
+use dataplane::store::{Blob, BlobStore, Stored};
 
 /// The committed states of a shard's calls; clones share them.
 #[derive(Clone, Default)]
@@ -74,8 +74,9 @@ fn restore(blob: &[u8]) -> CallState {
 }
 
 impl BlobStore for Blobs {
-    fn commit(&mut self, call: u128, schema: u16, blob: &[u8], _takes_over: bool) -> Stored {
-        assert_eq!(schema, SCHEMA);
+    fn commit(&mut self, call: u128, blob: Blob<'_>) -> Stored {
+        assert_eq!(blob.schema, SCHEMA);
+        let blob = blob.bytes;
         let read = restore(blob);
         assert_eq!(read.id, call, "the blob of another call");
         assert_eq!(

@@ -203,6 +203,29 @@ impl Call {
         matches!(self.state.phase, Phase::Answered | Phase::Confirmed)
     }
 
+    /// Whether the call is up, its state is stored, and nothing of it is on its way.
+    #[must_use]
+    pub fn is_at_rest(&self) -> bool {
+        self.state.phase == Phase::Confirmed
+            && self.stored
+            && !self.dirty
+            && self.waits_for.is_none()
+            && self.closing.is_none()
+            && self.set_up.client.is_none()
+            && self
+                .invites
+                .iter()
+                .flatten()
+                .all(|invite| !invite.ack.is_empty())
+    }
+
+    /// Whether every record of the call so far is at a CDF.
+    #[must_use]
+    pub fn is_charged_so_far(&self) -> bool {
+        let accounting = self.state.charging.accounting.as_ref();
+        !self.has_stored_records && accounting.is_none_or(|session| session.pending_key().is_none())
+    }
+
     /// Whether nothing more can happen: SIP is over and every record is safe.
     #[must_use]
     pub fn is_finished(&self) -> bool {

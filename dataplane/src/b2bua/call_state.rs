@@ -1,13 +1,23 @@
 //! The archived form of a call: everything whoever holds it needs to go on with the call and
 //! its bill. It is committed as one blob per transition, before any output of it leaves.
+//!
+//! A blob is written in one of two layouts, the present and the former one, and whoever reads it
+//! is told which. So nodes of two versions can share calls while a cluster is upgraded: all write
+//! the layout that all read. When the layout changes again, `former` becomes what is here now.
+
+mod former;
 
 use charging::state::ChargingState;
 use charging::time::UnixMillis;
+use rkyv::rancor;
+use rkyv::util::AlignedVec;
 
 use crate::dialog::{Dialog, Text, Texts};
 
-/// Version of the blob's layout; a reader accepts this one and the one before.
-pub const SCHEMA: u16 = 2;
+/// Version of the blob's layout.
+pub const SCHEMA: u16 = 3;
+/// The version before, which is read as well, and written while a node has not got beyond it.
+pub const SCHEMA_FORMER: u16 = SCHEMA - 1;
 
 /// No entry of the route table.
 pub const NO_ROUTE: u16 = u16::MAX;
@@ -35,6 +45,8 @@ pub struct CallState {
     pub sdp: [Text; 2],
     /// Index of the route that the call took, [`NO_ROUTE`] if none: whose credentials count.
     pub route: u16,
+    /// Charging class of the call, whether it is charged or not.
+    pub class: u16,
     /// When the request that opened the call arrived.
     pub begun: UnixMillis,
     /// When it was answered.
@@ -56,17 +68,41 @@ pub enum Phase {
     Event,
 }
 
-/// Reads an archived state, checking every byte: it may be another process' work, or another
-/// node's.
+/// Reads a state archived under `schema`, checking every byte: it may be another process' work,
+/// or another node's.
 #[must_use]
-pub fn read_state(blob: &[u8]) -> Option<CallState> {
-    let mut aligned = rkyv::util::AlignedVec::<16>::new();
+pub fn read_state(schema: u16, blob: &[u8]) -> Option<CallState> {
+    let mut aligned = AlignedVec::<16>::new();
     aligned.extend_from_slice(blob);
-    match rkyv::from_bytes::<CallState, rkyv::rancor::Error>(&aligned) {
+    let read = match schema {
+        SCHEMA => rkyv::from_bytes::<CallState, rancor::Error>(&aligned),
+        SCHEMA_FORMER => {
+            rkyv::from_bytes::<former::CallState, rancor::Error>(&aligned).map(CallState::from)
+        }
+        _ => {
+            tracing::warn!(schema, "a call state has an unknown schema");
+            return None;
+        }
+    };
+    match read {
         Ok(state) => Some(state),
         Err(error) => {
             tracing::warn!(%error, "a call state cannot be read");
             None
         }
     }
+}
+
+/// Archives a state into `blob`, in the former layout if `schema` says so. False, with nothing
+/// written, if that cannot be done.
+pub fn write_state(state: &CallState, schema: u16, blob: &mut AlignedVec) -> bool {
+    blob.clear();
+    let buffer = std::mem::take(blob);
+    let written = if schema == SCHEMA_FORMER {
+        let state = former::CallState::from(state);
+        rkyv::api::high::to_bytes_in::<_, rancor::Error>(&state, buffer)
+    } else {
+        rkyv::api::high::to_bytes_in::<_, rancor::Error>(state, buffer)
+    };
+    written.map(|written| *blob = written).is_ok()
 }

@@ -79,6 +79,33 @@ impl B2bua {
         self.take_out(env, key).is_some()
     }
 
+    /// Calls that another node could go on with as well, `limit` at most: nobody waits for
+    /// anything inside them. `is_late`: be it for the answer to a charging request.
+    #[must_use]
+    pub fn movable(&self, is_late: bool, limit: usize) -> Vec<(CallKey, u128)> {
+        let mut busy = std::collections::HashSet::new();
+        self.layer.each_open(|user| {
+            busy.insert(user.call);
+        });
+        let moves = |(key, call): &(CallKey, &super::Call)| {
+            call.is_at_rest() && (is_late || call.is_charged_so_far()) && !busy.contains(key)
+        };
+        let calls = self.calls.iter().filter(moves).take(limit);
+        calls.map(|(key, call)| (key, call.state.id)).collect()
+    }
+
+    /// Drops calls without a word: other nodes go on with them.
+    pub fn forget_all(&mut self, env: &mut Env, calls: &[(CallKey, u128)]) {
+        if calls.is_empty() {
+            return;
+        }
+        let keys: std::collections::HashSet<CallKey> = calls.iter().map(|(key, _)| *key).collect();
+        self.layer.drop_of(env, |of| keys.contains(&of));
+        for (key, _) in calls {
+            self.take_out(env, *key);
+        }
+    }
+
     /// Drops every call that others may know of; those being set up are known to nobody else.
     pub fn forget_stored(&mut self, env: &mut Env) -> u64 {
         let stored = self.calls.iter().filter(|(_, call)| call.stored);

@@ -45,7 +45,7 @@ use hashbrown::HashMap;
 use slotmap::SlotMap;
 
 pub use call::{BridgedInvite, Call, Held, Role, SetUp, Side, User};
-pub use call_state::{CallState, NO_ROUTE, Phase, SCHEMA, read_state};
+pub use call_state::{CallState, NO_ROUTE, Phase, SCHEMA, SCHEMA_FORMER, read_state, write_state};
 pub use keeping::HoldEnv;
 
 use crate::config::Config;
@@ -448,6 +448,7 @@ impl B2bua {
                 called_identity: crate::dialog::Text::EMPTY,
                 sdp: [crate::dialog::Text::EMPTY; 2],
                 route: NO_ROUTE,
+                class: 0,
                 begun: now,
                 answered: None,
             },

@@ -21,6 +21,8 @@ pub struct Board {
     // View in the upper half, so that no shard takes it for that of another.
     sync_wanted: AtomicU64,
     adoption: [AtomicU64; VOTERS_MAX],
+    lost_heirs: AtomicU64,
+    schema: AtomicU32,
     // Written by the shards.
     shards: Vec<ShardNotes>,
 }
@@ -33,6 +35,10 @@ struct ShardNotes {
     settled: AtomicU32,
     /// Incarnation under which its own calls are written anew.
     resumed: AtomicU32,
+    /// View under which it has no call left while this node leaves.
+    drained: AtomicU32,
+    /// Highest schema among the records it holds.
+    schema_held: AtomicU32,
 }
 
 impl Board {
@@ -47,6 +53,8 @@ impl Board {
             must_resume: AtomicU32::new(0),
             sync_wanted: AtomicU64::new(0),
             adoption: std::array::from_fn(|_| AtomicU64::new(0)),
+            lost_heirs: AtomicU64::new(0),
+            schema: AtomicU32::new(0),
             shards: (0..shards).map(|_| ShardNotes::default()).collect(),
         }
     }
@@ -106,6 +114,19 @@ impl Board {
         }
     }
 
+    /// Whether a call that was given to `heir` may be given to another under view `view`.
+    #[must_use]
+    pub fn is_lost(&self, view: u32, heir: u16) -> bool {
+        let (of, mask) = split(self.lost_heirs.load(Ordering::Acquire));
+        of == view && heir < 32 && mask >> heir & 1 == 1
+    }
+
+    /// Highest schema that every member reads; 0 before the membership has started.
+    #[must_use]
+    pub fn schema(&self) -> u16 {
+        self.schema.load(Ordering::Acquire) as u16
+    }
+
     /// A peer has filled a shard; its catch-up began in view `view`.
     pub fn note_synced(&self, shard: u16, peer: u16, view: u32) {
         if let Some(notes) = self.shards.get(usize::from(shard))
@@ -143,7 +164,44 @@ impl Board {
             .store(incarnation, Ordering::Release);
     }
 
+    /// The shard has no call left and its last records are acked, while this node leaves.
+    pub fn note_drained(&self, shard: u16, view: u32) {
+        self.shards[usize::from(shard)]
+            .drained
+            .store(view, Ordering::Release);
+    }
+
+    /// The shard holds a record of that schema.
+    pub fn note_schema(&self, shard: u16, schema: u16) {
+        self.shards[usize::from(shard)]
+            .schema_held
+            .fetch_max(schema.into(), Ordering::AcqRel);
+    }
+
     // ---- for the membership, and for those who play it
+
+    pub(super) fn all_drained(&self, view: u32) -> bool {
+        self.shards
+            .iter()
+            .all(|notes| notes.drained.load(Ordering::Acquire) == view)
+    }
+
+    /// Highest schema among the records that the shards hold.
+    pub(super) fn schema_held(&self) -> u16 {
+        let held = |notes: &ShardNotes| notes.schema_held.load(Ordering::Acquire);
+        self.shards.iter().map(held).max().unwrap_or(0) as u16
+    }
+
+    /// Says in which schema to write.
+    pub(super) fn publish_schema(&self, schema: u16) {
+        self.schema.store(schema.into(), Ordering::Release);
+    }
+
+    /// Says which members no call can be given to any more. True if it is news.
+    pub fn publish_lost_heirs(&self, view: u32, mask: u32) -> bool {
+        let entry = join(view, mask);
+        self.lost_heirs.swap(entry, Ordering::AcqRel) != entry && mask != 0
+    }
 
     pub(super) fn all_synced(&self, peer: u16, view: u32) -> bool {
         (0..self.shards.len()).all(|shard| self.has_synced(shard as u16, peer, view))

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use replication::view::{StartFault, VOTERS_MAX};
 use replication::{
-    ClusterKeys, Courier, CourierConfig, Durable, Letter, View, ViewConfig, Views, VoteStore,
+    ClusterKeys, Courier, CourierConfig, Durable, Letter, Versions, View, ViewConfig, Views,
+    VoteStore,
 };
 
 use super::board::Board;
@@ -30,6 +31,9 @@ pub struct MembershipConfig {
     pub cluster: u32,
     /// Its keys.
     pub keys: ClusterKeys,
+    /// Lowest and highest schema of call states that this node reads; it writes the highest that
+    /// all members read.
+    pub schemas: (u16, u16),
 }
 
 impl MembershipConfig {
@@ -56,6 +60,12 @@ pub struct MembershipReport {
     pub lease_left_ns: u64,
     /// Datagrams that were not believed.
     pub refused: u64,
+    /// This node has handed its calls over and is no member any more: its process may end.
+    pub has_left: bool,
+    /// Bit per node with which this one has no version in common.
+    pub incompatible: u32,
+    /// Schema that call states are written in.
+    pub schema: u16,
 }
 
 impl Membership {
@@ -72,7 +82,12 @@ impl Membership {
         mut votes: Box<dyn VoteStore + Send>,
         board: Arc<Board>,
     ) -> Result<Self, StartFault> {
-        let views = Views::start(parts.view, durable, kept, now, votes.as_mut())?;
+        let mut views = Views::start(parts.view, durable, kept, now, votes.as_mut())?;
+        views.set_versions(Versions {
+            schema: parts.schemas,
+            schema_held: board.schema_held(),
+            ..Versions::default()
+        });
         let mut membership = Self {
             courier: parts.courier(views.incarnation()),
             views,
@@ -130,6 +145,11 @@ impl Membership {
         self.views.deadline().min(look)
     }
 
+    /// Asks to leave in order, until the end of this process: calls go to other nodes first.
+    pub fn drain(&mut self) {
+        self.views.drain();
+    }
+
     /// Takes other keys of the cluster.
     pub fn set_keys(&mut self, keys: ClusterKeys) {
         self.parts.keys = keys;
@@ -150,6 +170,9 @@ impl Membership {
             incarnation: self.views.incarnation(),
             lease_left_ns: self.views.lease_until().saturating_sub(now),
             refused: self.refused,
+            has_left: self.views.has_left(),
+            incompatible: self.views.incompatible(),
+            schema: self.views.schema(),
         }
     }
 
@@ -173,6 +196,11 @@ impl Membership {
         if self.board.all_settled(view) {
             self.views.set_settled();
         }
+        if self.board.all_drained(view) {
+            self.views.set_drained();
+        }
+        self.views.note_schema(self.board.schema_held());
+        self.board.publish_schema(self.views.schema());
         self.board.publish_lease(self.views.lease_until());
         let mut news = self.board.publish_view(self.views.view(), incarnation);
         let must_resume = if self.views.must_resume() {
@@ -187,7 +215,9 @@ impl Membership {
             let adoption = self.views.adoption(now, owner as u8);
             news |= self.board.publish_adoption(view, owner as u16, adoption);
         }
-        news
+        let lost = (0..self.parts.view.voters).filter(|&heir| self.views.is_lost(now, heir.into()));
+        let lost = lost.fold(0, |mask, heir| mask | 1 << heir);
+        news | self.board.publish_lost_heirs(view, lost)
     }
 }
 

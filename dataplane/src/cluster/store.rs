@@ -5,6 +5,8 @@
 //! no timer runs for it. When an owner is dead and the conditions for it hold, the first member
 //! of the call's order takes it over; every member computes the same order.
 
+mod leaving;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -18,10 +20,11 @@ use replication::{
     Version, View, takeover,
 };
 
+use self::leaving::Gifts;
 use super::board::{Board, ns_of};
-use crate::b2bua::{SCHEMA, read_state};
+use crate::b2bua::{SCHEMA, SCHEMA_FORMER, read_state};
 use crate::store::{
-    BlobStore, ClusterReport, ClusterSide, LinkReport, NODES_MAX, Owner, StoreEvent, Stored,
+    Blob, BlobStore, ClusterReport, ClusterSide, LinkReport, NODES_MAX, Owner, StoreEvent, Stored,
 };
 
 /// What a store is made of.
@@ -66,6 +69,7 @@ pub struct ClusterStore {
     /// Where the streams stood when nothing was left to take over under this view.
     settling: Option<StreamMarks>,
     surplus: Surplus,
+    gifts: Gifts,
     outgoing: VecDeque<(u16, Vec<u8>)>,
     incoming: VecDeque<(u16, Vec<u8>)>,
     report: ClusterReport,
@@ -111,6 +115,7 @@ impl ClusterStore {
             adopted: [0; NODES_MAX],
             settling: None,
             surplus: Surplus::None,
+            gifts: Gifts::default(),
             outgoing: VecDeque::new(),
             incoming: VecDeque::new(),
             report: ClusterReport::default(),
@@ -156,7 +161,7 @@ impl ClusterStore {
     // the members is either its owner or holds a copy and knows the owner.
     fn owner_of_unknown(&self, id: CallId) -> Owner {
         let (own, origin) = (self.config.node, id.node());
-        if origin != own && self.standing(origin) == Standing::Alive {
+        if origin != own && self.answers(origin) {
             return Owner::At(origin);
         }
         match self.adopter_of(id) {
@@ -183,6 +188,7 @@ impl ClusterStore {
         }
         (self.view, self.follows) = (self.board.view(), true);
         (self.settling, self.scan) = (None, None);
+        self.gifts.look_again();
         let members: Vec<Member> = self
             .data_nodes
             .iter()
@@ -226,6 +232,7 @@ impl ClusterStore {
         self.replicator = Replicator::new(self.config, self.keys, &self.data_nodes);
         self.courier = courier(&self.config, self.keys, &self.data_nodes);
         self.outgoing.clear();
+        self.gifts.clear();
         (self.follows, self.scan, self.settling) = (false, None, None);
         self.events.clear();
         self.events.push_back(StoreEvent::AllLost);
@@ -289,14 +296,12 @@ impl ClusterStore {
             if !wanted {
                 continue;
             }
-            let state = readable(meta.schema)
-                .then(|| read_state(record.payload))
-                .flatten();
-            let Some(state) = state else {
+            let Some(state) = read_state(meta.schema, record.payload) else {
                 self.report.refused += 1;
                 continue;
             };
-            if scan.owner != own {
+            // What this node had given away before it ended is its own again too.
+            if scan.owner != own || meta.heir().is_some() {
                 if self.ring.adopt(meta.id, self.view.number, |_| {}).is_err() {
                     continue;
                 }
@@ -369,6 +374,10 @@ impl ClusterStore {
         }
     }
 
+    fn answers(&self, node: u16) -> bool {
+        matches!(self.standing(node), Standing::Alive | Standing::Draining)
+    }
+
     fn send_on(&mut self, id: CallId, version: Version, kind: Kind, mode: Mode) -> Stored {
         match self.replicator.commit(self.now, id, version, kind, mode) {
             Committed::Released => Stored::Safe,
@@ -384,15 +393,20 @@ impl BlobStore for ClusterStore {
         self.ring.set_now(now.wall.0);
     }
 
-    fn commit(&mut self, call: u128, schema: u16, blob: &[u8], takes_over: bool) -> Stored {
+    fn commit(&mut self, call: u128, blob: Blob<'_>) -> Stored {
         let id = CallId::from_u128(call);
         let held = self.ring.newest(id).map(|record| record.meta.version.epoch);
         let epoch = match held {
-            Some(epoch) if !takes_over => epoch,
+            Some(epoch) if !blob.takes_over => epoch,
+            // The heir takes over under this view, which has to be newer.
+            None if self.leaves() => self.epoch() - 1,
             held => self.epoch().max(held.unwrap_or(0)),
         };
-        match self.ring.put(id, epoch, schema, blob) {
-            Ok(version) => self.send_on(id, version, Kind::Put, self.mode),
+        match self.ring.put(id, epoch, blob.schema, blob.bytes) {
+            Ok(version) => {
+                let mode = blob.mode.unwrap_or(self.mode);
+                self.send_on(id, version, Kind::Put, mode)
+            }
             Err(RingError::NotOwner) => {
                 self.events.push_back(StoreEvent::Lost(call));
                 Stored::Refused
@@ -405,6 +419,13 @@ impl BlobStore for ClusterStore {
         let id = CallId::from_u128(call);
         if let Ok(version) = self.ring.retire(id) {
             self.send_on(id, version, Kind::Del, Mode::Async);
+        }
+    }
+
+    fn schema(&self) -> u16 {
+        match self.board.schema() {
+            0 => SCHEMA_FORMER,
+            schema => schema.min(SCHEMA),
         }
     }
 
@@ -434,7 +455,22 @@ impl ClusterSide for ClusterStore {
         let filling = self.ask_to_be_filled();
         self.tidy(filling);
         self.take_over(filling);
+        self.follow_gifts(self.may_act());
         self.report_progress(filling);
+    }
+
+    fn is_leaving(&self) -> bool {
+        self.leaves()
+    }
+
+    fn give(&mut self, call: u128) -> bool {
+        self.may_act() && self.give_away(CallId::from_u128(call))
+    }
+
+    fn note_empty(&mut self) {
+        if self.leaves() && !self.has_given() && self.replicator.is_settled() {
+            self.board.note_drained(self.config.shard, self.view.number);
+        }
     }
 
     fn poll_event(&mut self) -> Option<StoreEvent> {
@@ -468,16 +504,19 @@ impl ClusterSide for ClusterStore {
         }
     }
 
-    fn deputy(&self) -> Option<u16> {
-        self.alive().find(|&node| node != self.config.node)
+    fn deputy(&self, key: u64) -> Option<u16> {
+        let others = || self.alive().filter(|&node| node != self.config.node);
+        let count = others().count() as u64;
+        others().nth(key.checked_rem(count)? as usize)
     }
 
-    fn is_alive(&self, node: u16) -> bool {
-        self.standing(node) == Standing::Alive
+    fn answers(&self, node: u16) -> bool {
+        Self::answers(self, node)
     }
 
-    fn alive_peers(&self) -> u32 {
-        let others = self.alive().filter(|&node| node != self.config.node);
+    fn answering_peers(&self) -> u32 {
+        let others = self.data_nodes.iter().copied();
+        let others = others.filter(|&node| node != self.config.node && Self::answers(self, node));
         others.fold(0, |mask, node| mask | 1 << node)
     }
 
@@ -536,7 +575,7 @@ impl ClusterSide for ClusterStore {
         );
         self.report.refused += u64::from(taken.is_err());
         for id in stored {
-            self.events.push_back(StoreEvent::Lost(id.as_u128()));
+            self.on_stored(id);
         }
     }
 
@@ -596,11 +635,6 @@ fn courier(config: &ReplicatorConfig, keys: ClusterKeys, nodes: &[u16]) -> Couri
         shard: config.shard,
     };
     Courier::new(config, keys, nodes)
-}
-
-// A state of another layout is not read as this one.
-const fn readable(schema: u16) -> bool {
-    schema == SCHEMA
 }
 
 /// Records looked at in one turn while calls are taken over.

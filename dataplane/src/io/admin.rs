@@ -1,4 +1,4 @@
-//! The admin pages: `/readyz`, `/metrics`, `/calls`. Cold path: a thread with a small library.
+//! The admin pages: `/readyz`, `/metrics`, `/calls`, `/cluster`, and `POST /drain`. Cold path: a thread with a small library.
 
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -19,6 +19,8 @@ pub(super) struct Pages {
     pub(super) inlets: Vec<Inlet>,
     pub(super) membership: Option<Arc<Mutex<MembershipReport>>>,
     pub(super) cluster: Option<Cluster>,
+    /// Begins to end the node in order, if it is its own process' only purpose.
+    pub(super) leave: Option<fn()>,
 }
 
 /// Serves the pages from a thread of its own, as long as the process lives.
@@ -58,7 +60,8 @@ fn answer(request: Request, pages: &Pages) {
             TEXT,
             "see /readyz, /metrics, /calls, /cluster\n".to_owned(),
         ),
-        _ => (405, TEXT, "GET only\n".to_owned()),
+        (Method::Post, "/drain") => drain(pages),
+        _ => (405, TEXT, "GET only, but for POST /drain\n".to_owned()),
     };
     let mut response = Response::from_string(body).with_status_code(status);
     if let Ok(header) = Header::from_bytes(b"Content-Type", kind.as_bytes()) {
@@ -74,6 +77,16 @@ fn readyz(inlets: &[Inlet]) -> (u16, &'static str, String) {
         (200, TEXT, "ready\n".to_owned())
     } else {
         (503, TEXT, "calls cannot be taken now\n".to_owned())
+    }
+}
+
+fn drain(pages: &Pages) -> (u16, &'static str, String) {
+    match pages.leave {
+        Some(leave) => {
+            leave();
+            (202, TEXT, "draining\n".to_owned())
+        }
+        None => (409, TEXT, "this node ends with its program\n".to_owned()),
     }
 }
 

@@ -16,6 +16,10 @@ struct Page {
     gone: Vec<u16>,
     /// Fewest copies that writes of the last disturbance may have; null: all have theirs.
     fewest_copies: Option<u8>,
+    /// Layout that call states are written in: the newest that all members read.
+    schema: u16,
+    /// Members with which this node has no version in common.
+    incompatible: Vec<u16>,
     datagrams_refused: u64,
     members: Vec<MemberPage>,
     shards: Vec<ShardPage>,
@@ -38,6 +42,8 @@ struct ShardPage {
     calls_held: u64,
     calls_adopted: u64,
     calls_adopted_beyond_promise: u64,
+    calls_given: u64,
+    calls_received: u64,
     datagrams_refused: u64,
     forwards_dropped: u64,
     peers: Vec<PeerPage>,
@@ -73,18 +79,21 @@ pub(super) fn page(pages: &Pages) -> (u16, &'static str, String) {
     });
     let mut shards = ask(&pages.inlets, Order::Cluster);
     shards.sort_by_key(|(shard, _)| *shard);
-    let gone = cluster.nodes.iter().zip(0..);
+    let of = |mask: u32| {
+        let nodes = cluster.nodes.iter().zip(0..);
+        let nodes = nodes.filter(|(_, number)| mask >> number & 1 == 1);
+        nodes.map(|(node, _)| node.id).collect()
+    };
     let page = Page {
         node: cluster.own_node().id,
         incarnation: report.incarnation,
         view: report.view.number,
         lease_left_ms: report.lease_left_ns / 1_000_000,
-        gone: gone
-            .filter(|(_, number)| report.view.gone >> number & 1 == 1)
-            .map(|(node, _)| node.id)
-            .collect(),
+        gone: of(report.view.gone),
         fewest_copies: (report.view.kmin != replication::view::KMIN_FULL)
             .then_some(report.view.kmin),
+        schema: report.schema,
+        incompatible: of(report.incompatible),
         datagrams_refused: report.refused,
         members: members.collect(),
         shards: shards
@@ -108,6 +117,8 @@ fn shard_page(shard: u16, report: &ClusterReport, pages: &Pages) -> ShardPage {
         calls_held: report.copies,
         calls_adopted: report.adopted,
         calls_adopted_beyond_promise: report.adopted_beyond_promise,
+        calls_given: report.given,
+        calls_received: report.received,
         datagrams_refused: report.refused,
         forwards_dropped: report.forward_dropped,
         peers: nodes

@@ -11,11 +11,12 @@ use std::time::Duration;
 
 use replication::frame::DATAGRAM_BYTES_MAX;
 use replication::view::StartFault;
-use replication::{Boot, ClusterKeys, ViewConfig, VoteFault, VoteFile, VoteIdentity};
+use replication::{Boot, ClusterKeys, Standing, ViewConfig, VoteFault, VoteFile, VoteIdentity};
 
 use super::NodeError;
 use super::clock::Clock;
 use super::mesh::{Inlet, Order};
+use crate::b2bua::{SCHEMA, SCHEMA_FORMER};
 use crate::cluster::{Board, KeyFile, Membership, MembershipConfig, MembershipReport, ns_of};
 use crate::config::Cluster;
 
@@ -66,6 +67,8 @@ pub(super) fn read_keys(path: &Path) -> Result<KeyFile, NodeError> {
 
 /// The running membership, as the rest of the process sees it.
 pub(super) struct Member {
+    /// The other members that hold calls.
+    others: Vec<u16>,
     report: Arc<Mutex<MembershipReport>>,
     news: Arc<News>,
     thread: Option<JoinHandle<()>>,
@@ -76,6 +79,7 @@ pub(super) struct Member {
 struct News {
     stop: AtomicBool,
     keys: Mutex<Option<ClusterKeys>>,
+    drain: AtomicBool,
 }
 
 /// What a membership is started with.
@@ -102,6 +106,7 @@ impl Member {
             view: view_config(cluster),
             cluster: parts.keys.cluster,
             keys: parts.keys.keys,
+            schemas: (SCHEMA_FORMER, SCHEMA),
         };
         let durable = parts.vote.file.durable();
         let now = ns_of(parts.clock_start, parts.clock.now().instant);
@@ -131,6 +136,7 @@ impl Member {
             .spawn(move || runner.run())
             .map_err(|error| NodeError::Executor(error.to_string()))?;
         Ok(Self {
+            others: others_of(cluster),
             report,
             news,
             thread: Some(thread),
@@ -145,12 +151,48 @@ impl Member {
         *unpoisoned(&self.news.keys) = Some(keys);
     }
 
+    /// Begins to leave in order.
+    pub(super) fn drain(&self) {
+        self.news.drain.store(true, Ordering::Release);
+    }
+
+    /// How far leaving has come.
+    pub(super) fn departure(&self) -> Departure {
+        let report = *unpoisoned(&self.report);
+        let standing = |node: &u16| report.view.nodes[usize::from(*node)].standing;
+        let alone = !self
+            .others
+            .iter()
+            .any(|node| standing(node) == Standing::Alive);
+        match (report.has_left, alone) {
+            (true, _) => Departure::Left,
+            (false, true) => Departure::NobodyElse,
+            (false, false) => Departure::UnderWay,
+        }
+    }
+
     pub(super) fn stop(&mut self) {
         self.news.stop.store(true, Ordering::Release);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
     }
+}
+
+/// How far a node has come with leaving its cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Departure {
+    UnderWay,
+    /// It is no member any more and owns nothing.
+    Left,
+    /// There is no other member to leave anything to.
+    NobodyElse,
+}
+
+fn others_of(cluster: &Cluster) -> Vec<u16> {
+    let mut nodes = cluster.data_nodes();
+    nodes.retain(|&node| node != cluster.own);
+    nodes
 }
 
 fn view_config(cluster: &Cluster) -> ViewConfig {
@@ -200,6 +242,9 @@ impl Runner {
             }
             if let Some(keys) = unpoisoned(&self.news.keys).take() {
                 self.membership.set_keys(keys);
+            }
+            if self.news.drain.swap(false, Ordering::AcqRel) {
+                self.membership.drain();
             }
             let now = self.now();
             if self.membership.deadline() <= now {

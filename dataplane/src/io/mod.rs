@@ -6,6 +6,7 @@ mod calls_json;
 mod cdf;
 mod clock;
 mod cluster_json;
+mod drain;
 mod driver;
 mod member;
 mod mesh;
@@ -19,9 +20,11 @@ mod wait;
 mod wake;
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 pub use cdf::{BundledCdf, serve_cdf};
+pub use drain::drain_node;
 pub use member::run_witness;
 pub use node::{Node, run, write_keys};
 pub use rings::list_calls;
@@ -40,6 +43,8 @@ pub enum NodeError {
     Ring(String),
     /// glommio could not start an executor.
     Executor(String),
+    /// A running node's admin pages do not answer, or not as asked.
+    Admin(SocketAddr, std::io::Error),
     /// The keys of the cluster cannot be used.
     Keys(PathBuf, String),
     /// The node cannot vote.
@@ -74,6 +79,11 @@ impl fmt::Display for NodeError {
                 f,
                 "cannot start a shard: {error}\n  fix: check that the cores in node.cores exist \
                  and that io_uring is permitted"
+            ),
+            Self::Admin(address, error) => write!(
+                f,
+                "the node's admin pages at {address} do not do it: {error}\n  fix: compare with \
+                 `[admin] listen` of the node that is to end"
             ),
             Self::Keys(path, error) => write!(
                 f,

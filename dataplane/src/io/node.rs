@@ -23,11 +23,11 @@ use replication::{ReplicatorConfig, RingConfig};
 
 use super::clock::Clock;
 use super::driver::{self, Seat};
-use super::member::{self, Member, MemberParts, Vote};
+use super::member::{self, Departure, Member, MemberParts, Vote};
 use super::mesh::{Inlet, Order, ShardMetrics};
 use super::wake::Doorbell;
 use super::{BundledCdf, NodeError, admin, backlog, rings, sys, udp};
-use crate::b2bua::{CallState, Place};
+use crate::b2bua::{CallState, Place, SCHEMA, SCHEMA_FORMER};
 use crate::cluster::{Board, ClusterStore, ClusterStoreParts, KeyFile};
 use crate::config::Config;
 use crate::shard::Parts;
@@ -53,22 +53,34 @@ pub fn run(config: Config) -> Result<(), NodeError> {
         signal_hook::consts::SIGHUP,
     ])
     .map_err(|error| NodeError::Executor(error.to_string()))?;
-    let mut node = Node::start(config)?;
+    let mut node = Node::start_with(config, Some(leave))?;
     for signal in signals.forever() {
         if signal != signal_hook::consts::SIGHUP {
             break;
         }
         node.read_keys_again();
     }
-    tracing::info!("draining: new calls are refused");
+    tracing::info!("draining: no new calls are taken");
     node.drain();
     node.stop();
     Ok(())
 }
 
+// What the operator's page does to end a node in order.
+fn leave() {
+    if let Err(error) = signal_hook::low_level::raise(signal_hook::consts::SIGTERM) {
+        tracing::error!(%error, "the node cannot be told to leave");
+    }
+}
+
 impl Node {
     /// Starts every shard of a node.
-    pub fn start(mut config: Config) -> Result<Self, NodeError> {
+    pub fn start(config: Config) -> Result<Self, NodeError> {
+        Self::start_with(config, None)
+    }
+
+    // `leave` begins to end the node when the operator's page is asked to.
+    fn start_with(mut config: Config, leave: Option<fn()>) -> Result<Self, NodeError> {
         sys::raise_memlock();
         sys::keep_freed_memory();
         let clock = Clock::new();
@@ -120,6 +132,7 @@ impl Node {
                 inlets: inlets.clone(),
                 membership: member.as_ref().map(Member::reports),
                 cluster: config.cluster.clone(),
+                leave,
             };
             admin::start(address, pages)?;
         }
@@ -142,19 +155,31 @@ impl Node {
         self.bundled.as_ref()
     }
 
-    /// Refuses new calls and waits until the running ones have ended and their records are
-    /// safe, or the time for it is over.
+    /// Takes no new calls and waits until the running ones have ended and their records are
+    /// safe, or the time for it is over. In a cluster the calls go to the other members instead,
+    /// and the node is none any more when this returns.
     pub fn drain(&mut self) {
+        if let Some(member) = &self.member {
+            member.drain();
+        }
         for inlet in &self.inlets {
             inlet.order(Order::Drain);
         }
         let until = Instant::now() + self.drain_timeout;
         while Instant::now() < until {
-            let left: u64 = self.metrics().iter().map(|shard| shard.calls).sum();
+            let departure = match &self.member {
+                Some(member) => member.departure(),
+                None => Departure::NobodyElse,
+            };
+            let left = match departure {
+                Departure::Left => 0,
+                Departure::UnderWay => 1,
+                Departure::NobodyElse => self.metrics().iter().map(|shard| shard.calls).sum(),
+            };
             if left == 0 {
                 return;
             }
-            std::thread::sleep(Duration::from_millis(50));
+            std::thread::sleep(DRAIN_LOOK);
         }
         tracing::warn!("some calls did not end in time: they wait in the ring");
     }
@@ -346,7 +371,8 @@ impl Plan {
             shard,
             boot_id: self.boot_id,
             secret: seed,
-            schema_hash: u64::from(crate::b2bua::SCHEMA),
+            schema_hash: u64::from(SCHEMA),
+            schema_hash_former: Some(u64::from(SCHEMA_FORMER)),
             young_bytes: config.node.ring_young_bytes,
             old_bytes: config.node.ring_old_bytes,
             payload_bytes_max: BLOB_MAX,
@@ -595,6 +621,8 @@ pub fn write_keys(path: &Path) -> Result<(), NodeError> {
         .map_err(wrong)
 }
 
+/// Pause between looks whether the last call is gone.
+const DRAIN_LOOK: Duration = Duration::from_millis(20);
 /// Outputs of one shard that may wait for copies at once.
 const HOLDS_MAX: usize = 64 * 1_024;
 /// Number of a node that is not in a cluster.

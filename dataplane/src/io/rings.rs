@@ -7,8 +7,8 @@ use replication::{CallId, OpenError, Reader, Recovery, Ring, RingConfig};
 use super::NodeError;
 use charging::time::Now;
 
-use crate::b2bua::{CallState, SCHEMA, read_state};
-use crate::store::{BlobStore, Stored};
+use crate::b2bua::{CallState, read_state};
+use crate::store::{Blob, BlobStore, Stored};
 
 /// Opens the ring of a shard and reads the calls that an earlier run left in it.
 pub(super) fn open(
@@ -18,10 +18,7 @@ pub(super) fn open(
     let (ring, recovery) = Ring::open_files(state_dir, config)?;
     let mut states = Vec::new();
     for record in ring.iter_live() {
-        if record.meta.schema != SCHEMA {
-            continue;
-        }
-        states.extend(read_state(record.payload));
+        states.extend(read_state(record.meta.schema, record.payload));
     }
     Ok((ring, recovery, states))
 }
@@ -42,9 +39,9 @@ impl BlobStore for RingStore {
         self.ring.set_now(now.wall.0);
     }
 
-    fn commit(&mut self, call: u128, schema: u16, blob: &[u8], _takes_over: bool) -> Stored {
+    fn commit(&mut self, call: u128, blob: Blob<'_>) -> Stored {
         let id = CallId::from_u128(call);
-        match self.ring.put(id, EPOCH_ALONE, schema, blob) {
+        match self.ring.put(id, EPOCH_ALONE, blob.schema, blob.bytes) {
             Ok(_) => Stored::Safe,
             Err(_) => Stored::Refused,
         }
@@ -94,7 +91,7 @@ fn list_ring(state_dir: &Path, node: u16, shard: u16, out: &mut String) -> Resul
     let reader =
         Reader::open(state_dir, node, shard).map_err(|error| NodeError::Ring(error.to_string()))?;
     for copied in reader.snapshot().values() {
-        if let Some(state) = read_state(&copied.payload) {
+        if let Some(state) = read_state(copied.meta.schema, &copied.payload) {
             super::calls_json::line(out, &state);
         }
     }

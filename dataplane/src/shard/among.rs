@@ -144,15 +144,18 @@ impl Shard {
         let key = self.claims.key(message);
         match self.claims.taker(key) {
             Some(taker) if taker == own => return Way::Here,
-            Some(taker) if cluster.is_alive(taker) => return Way::Node(taker),
+            Some(taker) if cluster.answers(taker) => return Way::Node(taker),
             _ => {}
         }
         let method = message.method();
-        if matches!(method, Method::Ack | Method::Cancel | Method::Options) {
+        // Who leaves sends what cancels or acknowledges the way of what it sent on.
+        let stays = self.acts && !self.b2bua.is_draining();
+        let follows = matches!(method, Method::Ack | Method::Cancel);
+        if method == Method::Options || (follows && stays) {
             return Way::Here;
         }
-        if !self.acts {
-            return cluster.deputy().map_or(Way::Here, Way::Node);
+        if !stays {
+            return cluster.deputy(key).map_or(Way::Here, Way::Node);
         }
         self.claims.take(now_ms, own, key);
         Way::Here
@@ -186,7 +189,7 @@ impl Shard {
             return;
         };
         cluster.tick();
-        let (acts, peers) = (cluster.may_act(), cluster.alive_peers());
+        let (acts, peers) = (cluster.may_act(), cluster.answering_peers());
         if peers & !self.told != 0 {
             self.claims.tell_anew(self.env.now_ms, self.place.node);
         }
@@ -195,6 +198,7 @@ impl Shard {
             self.on_store_event(event);
         }
         self.acts = acts;
+        self.hand_over();
         for key in self.again.drain(..) {
             self.b2bua.touch_call(key);
         }
@@ -207,6 +211,31 @@ impl Shard {
             || (self.claims.has_news() && self.claims_due <= self.env.now_ms)
         {
             self.announce_claims();
+        }
+    }
+
+    // Gives calls away, a bounded number in a turn, while this node is leaving.
+    fn hand_over(&mut self) {
+        let now_ms = self.env.now_ms;
+        let Some(cluster) = self.blobs.cluster().filter(|cluster| cluster.is_leaving()) else {
+            self.leaving = None;
+            return;
+        };
+        let leaving = self.leaving.get_or_insert(Leaving {
+            since: now_ms,
+            next: now_ms,
+        });
+        if !self.acts || now_ms < leaving.next {
+            return;
+        }
+        leaving.next = now_ms + GIVING_MS;
+        let is_late = now_ms >= leaving.since + PATIENCE_MS;
+        let mut calls = self.b2bua.movable(is_late, GIVEN_A_TURN);
+        calls.retain(|(_, id)| cluster.give(*id));
+        self.b2bua.forget_all(&mut self.env, &calls);
+        self.env.counters.call_given += calls.len() as u64;
+        if self.b2bua.call_count() == 0 {
+            cluster.note_empty();
         }
     }
 
@@ -237,7 +266,7 @@ impl Shard {
         self.claims_due = self.env.now_ms + CLAIMS_AGAIN_MS;
         let mut keys = self.env.pool.take();
         if self.claims.announce(&mut keys) {
-            let peers = self.blobs.cluster().map_or(0, |c| c.alive_peers());
+            let peers = self.blobs.cluster().map_or(0, |c| c.answering_peers());
             for node in (0..32).filter(|node| peers >> node & 1 == 1) {
                 self.send_forward(node, Forward::Claims(&keys));
             }
@@ -273,7 +302,7 @@ impl Shard {
                 return true;
             }
             let relay = datagram.listener.relay();
-            let Some(relay) = relay.filter(|&relay| cluster.is_alive(relay)) else {
+            let Some(relay) = relay.filter(|&relay| cluster.answers(relay)) else {
                 return false;
             };
             node.clear();
@@ -293,12 +322,30 @@ impl Shard {
         let own = cluster.next_deadline();
         let soon = (!self.again.is_empty()).then(|| self.env.instant_of(self.env.now_ms + 1));
         let claims = (self.claims.has_news()).then(|| self.env.instant_of(self.claims_due));
+        let leaving = self.leaving.as_ref();
+        let leaving = leaving.map(|leaving| self.env.instant_of(leaving.next));
         let parked = !self.parked.is_empty();
         let parked = parked.then(|| self.env.instant_of(self.env.now_ms + PARKED_MS));
-        [own, soon, claims, parked].into_iter().flatten().min()
+        [own, soon, claims, parked, leaving]
+            .into_iter()
+            .flatten()
+            .min()
     }
 }
 
+/// How far this shard has come with handing its calls over.
+pub(super) struct Leaving {
+    since: u64,
+    /// When it gives the next calls away.
+    next: u64,
+}
+
+/// Calls given away in one turn, and the pause until the next.
+const GIVEN_A_TURN: usize = 128;
+const GIVING_MS: u64 = 5;
+/// So long a call waits for the answers to its charging requests before it is given; whoever has
+/// it then sends them again.
+const PATIENCE_MS: u64 = 5_000;
 /// Pause between looks whether this node may act again.
 const PARKED_MS: u64 = 20;
 /// A claim is told again after that time, against loss.

@@ -518,6 +518,16 @@ impl<U: Owned> Layer<U> {
         }
     }
 
+    /// Shows the users of all transactions that still wait for, or have not sent, a final
+    /// response.
+    pub fn each_open(&self, mut show: impl FnMut(&U)) {
+        for (id, txn) in &self.table {
+            if self.is_open(id) {
+                show(&txn.user);
+            }
+        }
+    }
+
     /// Number of transactions.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -8,11 +8,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use charging::time::{Now, UnixMillis};
+use dataplane::b2bua::{SCHEMA, SCHEMA_FORMER};
 use dataplane::cluster::{
     Board, ClusterStore, ClusterStoreParts, Membership, MembershipConfig, ns_of,
 };
 use dataplane::shard::Shard;
-use dataplane::store::{BlobStore, ClusterSide, Stored};
+use dataplane::store::{Blob, BlobStore, ClusterSide, Stored};
 use replication::frame::DATAGRAM_BYTES_MAX;
 use replication::layout::SUPERBLOCK;
 use replication::peer::LinkConfig;
@@ -38,6 +39,8 @@ pub struct Cluster {
     pub scatter: u64,
     /// Loss between the nodes, of a thousand.
     pub loss: u64,
+    /// All nodes are of the former version until they are started again.
+    pub upgrade: bool,
 }
 
 /// What a node's clocks do.
@@ -201,6 +204,12 @@ impl World {
 
     // ---- start and end
 
+    /// Whether a node is of the version before the present one.
+    pub(crate) fn is_former(&self, node: u16) -> bool {
+        let upgrades = self.setup.cluster.is_some_and(|cluster| cluster.upgrade);
+        upgrades && self.nodes[usize::from(node)].life <= 1
+    }
+
     pub(super) fn start_members(&mut self) {
         for node in 0..self.nodes.len() as u16 {
             self.start_member(node);
@@ -218,6 +227,8 @@ impl World {
         state.life += 1;
         let kept = !std::mem::take(&mut state.memory_lost);
         let durable = *state.disk.0.lock().expect("one thread");
+        let is_former = self.is_former(node);
+        let state = &mut self.nodes[usize::from(node)];
         let config = MembershipConfig {
             view: ViewConfig {
                 node: node as u8,
@@ -227,6 +238,11 @@ impl World {
             },
             cluster: CLUSTER,
             keys: keys(),
+            schemas: if is_former {
+                (SCHEMA_FORMER - 1, SCHEMA_FORMER)
+            } else {
+                (SCHEMA_FORMER, SCHEMA)
+            },
         };
         let shards = if node < cluster.nodes {
             self.setup.shards
@@ -288,6 +304,43 @@ impl World {
             }
         }
         self.push(now + down, Event::StartMember(node));
+    }
+
+    pub(super) fn ask_to_leave(&mut self, node: u16, down: u64) {
+        let state = &mut self.nodes[usize::from(node)];
+        let Some(membership) = state.membership.as_mut().filter(|_| state.up) else {
+            return;
+        };
+        membership.drain();
+        let shards = usize::from(self.setup.shards);
+        let first = usize::from(node) * shards;
+        for seat in &mut self.seats[first..first + shards] {
+            if let Some(shard) = &mut seat.shard {
+                shard.drain();
+            }
+        }
+        let until = self.now + LEAVE_MS;
+        self.push(self.now, Event::Leaving(node, until, down));
+    }
+
+    pub(super) fn see_off(&mut self, node: u16, until: u64, down: u64) {
+        let now = self.ns_of(node);
+        let state = &self.nodes[usize::from(node)];
+        let Some(membership) = &state.membership else {
+            return; // it crashed meanwhile
+        };
+        let has_left = membership.report(now).has_left;
+        if has_left {
+            self.check_left(node);
+        }
+        if has_left || self.now >= until {
+            self.crash(node, down, true);
+            if has_left {
+                self.outages.pop();
+            }
+            return;
+        }
+        self.push(self.now + 20, Event::Leaving(node, until, down));
     }
 
     pub(super) fn store_of(&mut self, place: usize) -> Box<dyn BlobStore> {
@@ -479,6 +532,25 @@ impl World {
 
     // ---- what the nodes hold
 
+    /// Calls that were set up.
+    #[must_use]
+    pub fn established(&self) -> u64 {
+        let callers = self
+            .phones
+            .iter()
+            .filter(|phone| phone.plan.calls_at.is_some());
+        let set_up = callers.filter(|phone| phone.ledger.acknowledged.is_some());
+        set_up.count() as u64
+    }
+
+    /// Calls that nodes took over from others that left in order, as they themselves say.
+    #[must_use]
+    pub fn calls_received(&mut self) -> u64 {
+        let shards = self.seats.iter_mut().filter_map(|seat| seat.shard.as_mut());
+        let reports = shards.filter_map(|shard| Some(shard.blobs().cluster()?.report()));
+        reports.map(|report| report.received).sum()
+    }
+
     /// The ring of a shard that runs.
     pub(crate) fn ring_of(&self, place: usize) -> Option<&Ring> {
         ring_in(self.seats[place].shard.as_ref()?)
@@ -517,8 +589,12 @@ impl BlobStore for Tampered {
         self.store.set_now(now);
     }
 
-    fn commit(&mut self, call: u128, schema: u16, blob: &[u8], takes_over: bool) -> Stored {
-        self.store.commit(call, schema, blob, takes_over)
+    fn commit(&mut self, call: u128, blob: Blob<'_>) -> Stored {
+        self.store.commit(call, blob)
+    }
+
+    fn schema(&self) -> u16 {
+        self.store.schema()
     }
 
     fn retire(&mut self, call: u128) {
@@ -561,5 +637,7 @@ fn keys() -> ClusterKeys {
 
 const MS: u64 = 1_000_000;
 const CLUSTER: u32 = 77;
+/// A node that has not left by then is ended.
+const LEAVE_MS: u64 = 60_000;
 /// After that time nothing is routed to a node that is gone.
 const ROUTED_AWAY_MS: u64 = 1_000;

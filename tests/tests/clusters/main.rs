@@ -7,7 +7,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use replication::Mode;
-use tests::cluster_random::{Outcome, Scenario, play};
+use tests::cluster_random::{Outcome, Scenario, play, play_upgrade};
 use tests::sim::Sabotage;
 
 fn number(name: &str) -> Option<u64> {
@@ -21,6 +21,7 @@ fn played(seed: u64, scenario: Scenario, mode: Mode, sabotage: Sabotage) -> Outc
         trace: 0,
         calls: 0,
         counted: 0,
+        left: 0,
         takeovers: Vec::new(),
     })
 }
@@ -30,11 +31,12 @@ fn every_seed(scenario: Scenario) {
     let one = number("RINGTOLL_SEED");
     let seeds = number("RINGTOLL_SEEDS").unwrap_or(SEEDS);
     let (mut failed, mut calls, mut counted) = (Vec::new(), 0, 0);
-    let mut takeovers = Vec::new();
+    let (mut takeovers, mut left) = (Vec::new(), 0);
     for seed in one.map_or(1..=seeds, |seed| seed..=seed) {
         let outcome = played(seed, scenario, Mode::SemiSync, Sabotage::None);
         calls += outcome.calls;
         counted += outcome.counted;
+        left += outcome.left;
         takeovers.extend(outcome.takeovers);
         if !outcome.wrong.is_empty() {
             println!("scenario={scenario:?} seed={seed}:");
@@ -47,10 +49,11 @@ fn every_seed(scenario: Scenario) {
     takeovers.sort_unstable();
     println!(
         "{scenario:?}: {calls} calls, {counted} records whose copies were counted, {} takeovers, \
-         median {:?} ms",
+         median {:?} ms, {left} nodes left in order",
         takeovers.len(),
         takeovers.get(takeovers.len() / 2)
     );
+    assert!(scenario != Scenario::Leave || left > 0, "nobody left");
     assert!(failed.is_empty(), "{} failing: {failed:?}", failed.len());
 }
 
@@ -79,8 +82,23 @@ scenarios! {
     cdf_trouble: CdfTrouble,
     restart_in_partition: RestartInPartition,
     rolling: Rolling,
+    leave: Leave,
     everything: Everything,
     overlap: Overlap,
+}
+
+// What an upgrade does, and any planned end of a node: not even a call that is being set up
+// fails, and nothing waits until a node is found dead.
+#[test]
+fn restarting_one_after_the_other_costs_no_call() {
+    let mut moved = 0;
+    for seed in 1..=UPGRADES {
+        let (wrong, received) = play_upgrade(seed);
+        assert!(wrong.is_empty(), "seed {seed}: {wrong:?}");
+        moved += received;
+    }
+    println!("{moved} calls changed hands in {UPGRADES} upgrades");
+    assert!(moved > UPGRADES);
 }
 
 #[test]
@@ -120,5 +138,7 @@ planted! {
 
 /// Clusters played of each scenario in a normal run: 300 in all.
 const SEEDS: u64 = 25;
+/// Upgrades of whole clusters.
+const UPGRADES: u64 = 12;
 /// Clusters of a scenario in which a planted fault has to be found.
 const SABOTAGED_SEEDS: u64 = 12;

@@ -1,0 +1,64 @@
+//! The layout of a call's state before the present one: without the class of a call.
+
+use charging::state::ChargingState;
+use charging::time::UnixMillis;
+
+use super::Phase;
+use crate::dialog::{Dialog, Text, Texts};
+
+#[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub(super) struct CallState {
+    id: u128,
+    phase: Phase,
+    texts: Texts,
+    legs: [Dialog; 2],
+    charging: ChargingState,
+    icid: Text,
+    access_network: Text,
+    called_identity: Text,
+    sdp: [Text; 2],
+    route: u16,
+    begun: UnixMillis,
+    answered: Option<UnixMillis>,
+}
+
+impl From<&super::CallState> for CallState {
+    fn from(state: &super::CallState) -> Self {
+        Self {
+            id: state.id,
+            phase: state.phase,
+            texts: state.texts.clone(),
+            legs: state.legs.clone(),
+            charging: state.charging.clone(),
+            icid: state.icid,
+            access_network: state.access_network,
+            called_identity: state.called_identity,
+            sdp: state.sdp,
+            route: state.route,
+            begun: state.begun,
+            answered: state.answered,
+        }
+    }
+}
+
+impl From<CallState> for super::CallState {
+    fn from(state: CallState) -> Self {
+        let session = state.charging.accounting.as_ref();
+        Self {
+            // Only what was charged knew its class.
+            class: session.map_or(0, |session| session.class()),
+            id: state.id,
+            phase: state.phase,
+            texts: state.texts,
+            legs: state.legs,
+            charging: state.charging,
+            icid: state.icid,
+            access_network: state.access_network,
+            called_identity: state.called_identity,
+            sdp: state.sdp,
+            route: state.route,
+            begun: state.begun,
+            answered: state.answered,
+        }
+    }
+}
