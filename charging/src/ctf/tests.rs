@@ -41,7 +41,7 @@ impl Call {
             boot_epoch_s: 1_600_000_000,
             shard: 3,
             seed: 11,
-            classes: vec![class],
+            classes: class.into(),
         };
         Self {
             ctf: Ctf::new(config, now),
