@@ -23,10 +23,11 @@ pub fn started() -> ChargingState {
         boot_epoch_s: 1_700_000_000,
         shard: 0,
         seed: 1,
-        classes: vec![ChargingClass {
+        classes: ChargingClass {
             destination_realm: "cdf.example".to_owned(),
             ..ChargingClass::default()
-        }],
+        }
+        .into(),
     };
     let mut ctf = Ctf::new(config, now);
     let mut state = ChargingState::default();

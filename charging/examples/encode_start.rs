@@ -82,11 +82,12 @@ fn main() {
         boot_epoch_s: 1_700_000_000,
         shard: 0,
         seed: 1,
-        classes: vec![ChargingClass {
+        classes: ChargingClass {
             destination_realm: "cdf.example".to_owned(),
             proposed_interim_interval_s: 300,
             ..ChargingClass::default()
-        }],
+        }
+        .into(),
     };
     let mut ctf = Ctf::new(config, now);
     let state = started(&mut ctf, now);

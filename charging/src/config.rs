@@ -22,8 +22,73 @@ pub struct CtfConfig {
     pub shard: u32,
     /// Seed for jitter and identifiers.
     pub seed: u64,
-    /// Charging classes; calls name theirs by index.
-    pub classes: Vec<ChargingClass>,
+    /// Charging classes; calls name theirs by number.
+    pub classes: ChargingClasses,
+}
+
+/// The charging classes, each under a number that stays the same from one configuration to the
+/// next: a call keeps it in its state, over restarts and on other nodes. Number 0 is the default.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChargingClasses {
+    default: ChargingClass,
+    /// In the order of their numbers.
+    named: Vec<(u16, ChargingClass)>,
+}
+
+impl ChargingClasses {
+    /// The default class, number 0, alone.
+    #[must_use]
+    pub const fn new(default: ChargingClass) -> Self {
+        let named = Vec::new();
+        Self { default, named }
+    }
+
+    /// Adds a class, or replaces the one of that number.
+    pub fn insert(&mut self, number: u16, class: ChargingClass) {
+        match self.place(number) {
+            _ if number == 0 => self.default = class,
+            Ok(place) => self.named[place].1 = class,
+            Err(place) => self.named.insert(place, (number, class)),
+        }
+    }
+
+    /// The class of that number; the default one in place of a class that is not there any more.
+    #[must_use]
+    pub fn find(&self, number: u16) -> &ChargingClass {
+        match self.place(number) {
+            Ok(place) => &self.named[place].1,
+            Err(_) => &self.default,
+        }
+    }
+
+    /// Whether there is a class of that number.
+    #[must_use]
+    pub fn knows(&self, number: u16) -> bool {
+        number == 0 || self.place(number).is_ok()
+    }
+
+    /// The number of a class by its name: a hash, so that neither the order of the classes nor
+    /// their count matters, and never 0. Two names may share one; whoever reads the
+    /// configuration refuses that.
+    #[must_use]
+    pub fn number_of(name: &str) -> u16 {
+        // FNV-1a, folded into 1 to 65535.
+        let hash = name.bytes().fold(0x811C_9DC5_u32, |hash, byte| {
+            (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+        });
+        (hash % 0xFFFF + 1) as u16
+    }
+
+    fn place(&self, number: u16) -> Result<usize, usize> {
+        self.named
+            .binary_search_by_key(&number, |(known, _)| *known)
+    }
+}
+
+impl From<ChargingClass> for ChargingClasses {
+    fn from(default: ChargingClass) -> Self {
+        Self::new(default)
+    }
 }
 
 /// How one kind of call is charged.
@@ -152,4 +217,40 @@ pub enum LateOffer {
     StartAtAnswer,
     /// START at the ACK (policy B).
     StartAtAck,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn class(interval_s: u32) -> ChargingClass {
+        ChargingClass {
+            proposed_interim_interval_s: interval_s,
+            ..ChargingClass::default()
+        }
+    }
+
+    #[test]
+    fn a_class_is_found_by_its_number_whatever_else_there_is() {
+        let number = ChargingClasses::number_of;
+        let mut one = ChargingClasses::new(class(1));
+        let mut other = ChargingClasses::new(class(1));
+        for (name, interval_s) in [("trunk", 2), ("emergency", 3), ("roaming", 4)] {
+            one.insert(number(name), class(interval_s));
+        }
+        other.insert(number("roaming"), class(4));
+        for classes in [&one, &other] {
+            let found = classes.find(number("roaming"));
+            assert_eq!(found.proposed_interim_interval_s, 4);
+            assert_eq!(classes.find(0).proposed_interim_interval_s, 1);
+        }
+        assert_eq!(one.find(number("trunk")).proposed_interim_interval_s, 2);
+        assert!(one.knows(number("trunk")) && !other.knows(number("trunk")));
+        assert_eq!(other.find(number("trunk")).proposed_interim_interval_s, 1);
+        assert!((0..2_000).all(|n| number(&format!("class{n}")) != 0));
+        // Stored numbers outlive releases: this one must never change.
+        assert_eq!(number("trunk"), TRUNK);
+    }
+
+    const TRUNK: u16 = 19_421;
 }

@@ -57,6 +57,8 @@ pub struct CtfCounters {
     pub call_disconnected: u64,
     /// Triggers without effect: repeated, too late, or too early.
     pub trigger_ignored: u64,
+    /// Calls taken up whose charging class is not there any more: the default class is theirs.
+    pub class_unknown: u64,
 }
 
 /// Is there room for the record that could not be sent?
@@ -261,6 +263,7 @@ impl Ctf {
         let Some(session) = state.accounting.as_mut() else {
             return;
         };
+        self.counters.class_unknown += u64::from(!self.config.classes.knows(session.class));
         if let Some(pending) = session.pending.as_mut() {
             pending.in_flight = false;
             pending.possibly_sent = true;
@@ -417,7 +420,7 @@ impl Ctf {
     }
 
     fn class(&self, session: &AccountingSession) -> &ChargingClass {
-        &self.config.classes[usize::from(session.class)]
+        self.config.classes.find(session.class)
     }
 }
 

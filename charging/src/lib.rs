@@ -38,7 +38,7 @@
 //!         boot_epoch_s: 1_700_000_000,
 //!         shard: 0,
 //!         seed: 1,
-//!         classes: vec![ChargingClass::default()],
+//!         classes: ChargingClass::default().into(),
 //!     },
 //!     now,
 //! );

@@ -18,7 +18,7 @@ pub struct ChargingState {
 /// One accounting session (RFC 6733 s8.2, client) and all that its records need.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct AccountingSession {
-    /// Index of the charging class.
+    /// Number of the charging class.
     pub(crate) class: u16,
     /// State of the client machine.
     pub(crate) state: AccountingState,
@@ -243,6 +243,12 @@ impl ChargingState {
             record.in_flight = true;
             record.possibly_sent = true;
         }
+    }
+
+    /// Number of the charging class; `None` if the call is not charged.
+    #[must_use]
+    pub fn class(&self) -> Option<u16> {
+        self.accounting.as_ref().map(|session| session.class)
     }
 
     /// When [`crate::ctf::Ctf::on_deadline`] is due.

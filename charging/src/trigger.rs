@@ -42,7 +42,7 @@ pub enum SubscriptionIdType {
 /// What is known about a session when its first request arrives.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SessionFacts<'a> {
-    /// Index of the charging class.
+    /// Number of the charging class.
     pub class: u16,
     /// The caller's slot number, the last part of the Session-Id.
     pub slot: u32,

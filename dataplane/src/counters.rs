@@ -115,4 +115,6 @@ counters! {
     forward_malformed,
     /// Charging requests that waited until this node might act.
     acr_parked,
+    /// Calls taken up whose charging class is not configured here: charged as the default says.
+    charging_class_unknown,
 }

@@ -57,6 +57,21 @@ pub struct Setup {
     pub cluster: Option<Cluster>,
 }
 
+impl Setup {
+    fn parse(&self) -> Config {
+        let cdfs: Vec<_> = (0..self.cdfs)
+            .map(|n| format!("\"192.0.2.{}:3868\"", n + 1))
+            .collect();
+        let text = format!(
+            "[node]\nname = \"node1\"\n[charging.rf]\nretry_interval_ms = 2000\nwatchdog_s = 6\n\
+             origin_realm = \"example\"\ncdf = [{}]\n[sip]\nlisten = [\"udp:{NODE}\"]\n{}",
+            cdfs.join(", "),
+            self.config
+        );
+        Config::parse(&text, Path::new("simulation")).expect("a valid configuration")
+    }
+}
+
 impl Default for Setup {
     fn default() -> Self {
         Self {
@@ -239,16 +254,7 @@ impl World {
     /// When the configuration is not valid.
     #[must_use]
     pub fn new(setup: Setup) -> Self {
-        let cdfs: Vec<_> = (0..setup.cdfs)
-            .map(|n| format!("\"192.0.2.{}:3868\"", n + 1))
-            .collect();
-        let text = format!(
-            "[node]\nname = \"node1\"\n[charging.rf]\nretry_interval_ms = 2000\nwatchdog_s = 6\n\
-             origin_realm = \"example\"\ncdf = [{}]\n[sip]\nlisten = [\"udp:{NODE}\"]\n{}",
-            cdfs.join(", "),
-            setup.config
-        );
-        let config = Config::parse(&text, Path::new("simulation")).expect("a valid configuration");
+        let config = setup.parse();
         let fars = (0..setup.cdfs).map(|n| {
             let address = config.rf.cdf[n];
             Far::new(n, address, setup.interim_s)
@@ -299,6 +305,15 @@ impl World {
             Some(_) => world.start_members(),
         }
         world
+    }
+
+    /// What the node reads when it starts the next time.
+    ///
+    /// # Panics
+    /// When the configuration is not valid.
+    pub fn reconfigure(&mut self, config: &str) {
+        self.setup.config = config.to_owned();
+        self.config = Arc::new(self.setup.parse());
     }
 
     /// Adds a phone; gives its number, from which its address follows.

@@ -259,7 +259,7 @@ fn end_less_start(cdr: &Value) -> u64 {
 }
 
 /// What is written, the key named, a word of the reason, a word of the fix.
-const BAD_FILES: [(&str, &str, &str, &str); 24] = [
+const BAD_FILES: [(&str, &str, &str, &str); 42] = [
     ("[node\nname = 1\n", "line 1", "", "valid TOML"),
     (
         "[node]\nname = \"a\"\nname = \"b\"\n",
@@ -367,6 +367,114 @@ const BAD_FILES: [(&str, &str, &str, &str); 24] = [
         "charging.rf.triggers.event_on_rain",
         "no such occurrence",
         "event_on_cancel",
+    ),
+    (
+        "[charging.rf]\nlate_offer = \"later\"\n",
+        "charging.rf.late_offer",
+        "`later`",
+        "start-at-ack",
+    ),
+    (
+        "[charging.rf]\nstop_hold_ms = 600001\n",
+        "charging.rf.stop_hold_ms",
+        "600001 ms",
+        "0 to 600000",
+    ),
+    (
+        "[charging.rf]\nservice_context_id = \"a b\"\n",
+        "charging.rf.service_context_id",
+        "`a b`",
+        "17.32260@3gpp.org",
+    ),
+    (
+        "[charging.rf]\ndestination_host = \"\"\n",
+        "charging.rf.destination_host",
+        "host name",
+        "domain name",
+    ),
+    (
+        "[charging.rf]\nrecord_sdp = \"no\"\n",
+        "charging.rf.record_sdp",
+        "invalid type",
+        "types",
+    ),
+    (
+        "[[charging.class]]\nenabled = true\n",
+        "charging.class[0]",
+        "missing field `name`",
+        "types",
+    ),
+    (
+        "[[charging.class]]\nname = \"a b\"\n",
+        "charging.class[0].name",
+        "`a b`",
+        "1 to 63",
+    ),
+    (
+        "[[charging.class]]\nname = \"default\"\n",
+        "charging.class[0].name",
+        "already",
+        "[charging.rf]",
+    ),
+    (
+        "[[charging.class]]\nname = \"a\"\n[[charging.class]]\nname = \"a\"\n",
+        "charging.class[1].name",
+        "already",
+        "once",
+    ),
+    (
+        "[[charging.class]]\nname = \"a\"\ncdf = []\n",
+        "charging.class[0].cdf",
+        "unknown field",
+        "ringtoll.example.toml",
+    ),
+    (
+        "[[charging.class]]\nname = \"a\"\nmode = \"sync\"\n",
+        "charging.class[0].mode",
+        "`sync`",
+        "semi-sync",
+    ),
+    (
+        "[[charging.class]]\nname = \"a\"\nrealtime = \"maybe\"\n",
+        "charging.class[0].realtime",
+        "`maybe`",
+        "grant-and-store",
+    ),
+    (
+        "[[charging.class]]\nname = \"a\"\nlate_offer = \"x\"\n",
+        "charging.class[0].late_offer",
+        "`x`",
+        "start-at-answer",
+    ),
+    (
+        "[[charging.class]]\nname = \"a\"\ndestination_realm = \"a b\"\n",
+        "charging.class[0].destination_realm",
+        "`a b`",
+        "domain name",
+    ),
+    (
+        "[[charging.class]]\nname = \"a\"\nomit_avps = [\"Event-Type\"]\n",
+        "charging.class[0].omit_avps[0]",
+        "Event-Type",
+        "From-Address",
+    ),
+    (
+        "[[charging.class]]\nname = \"a\"\ntriggers = { event_on_rain = true }\n",
+        "charging.class[0].triggers.event_on_rain",
+        "no such occurrence",
+        "event_on_cancel",
+    ),
+    (
+        "[[sip.route]]\nmatch = \"*\"\nnext_hop = \"127.0.0.1\"\ncharging_class = \"x\"\n",
+        "sip.route[0].charging_class",
+        "no class `x`",
+        "[[charging.class]]",
+    ),
+    (
+        "[[sip.peer]]\nname = \"p\"\nallow = []\ncharging_class = \"x\"\n",
+        "sip.peer[0].charging_class",
+        "no class `x`",
+        "[[charging.class]]",
     ),
     (
         "[admin]\nlisten = \"9060\"\n",

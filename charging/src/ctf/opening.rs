@@ -24,12 +24,7 @@ impl Ctf {
             self.counters.trigger_ignored += 1;
             return;
         }
-        if self
-            .config
-            .classes
-            .get(usize::from(facts.class))
-            .is_some_and(|class| class.offline)
-        {
+        if self.config.classes.find(facts.class).offline {
             state.accounting = Some(self.open_session(facts, request_time));
         }
     }
@@ -52,10 +47,10 @@ impl Ctf {
         else {
             return;
         };
-        let class = self.config.classes.get(usize::from(facts.class));
-        let Some(class) = class.filter(|class| class.offline) else {
+        let class = self.config.classes.find(facts.class);
+        if !class.offline {
             return;
-        };
+        }
         let rows = class.rows;
         let wanted = match code {
             0..200 => false,
@@ -100,7 +95,7 @@ impl Ctf {
         session: &mut AccountingSession,
         trigger: &Trigger<'_>,
     ) -> bool {
-        let class = &self.config.classes[usize::from(session.class)];
+        let class = self.config.classes.find(session.class);
         let (record_sdp, record_tariff) = (class.record_sdp, class.rows.interim_on_tariff);
         let Some(opening) = session.opening.as_mut() else {
             return false;
@@ -174,7 +169,7 @@ impl Ctf {
         session: &mut AccountingSession,
         trigger: &Trigger<'_>,
     ) -> bool {
-        let class = &self.config.classes[usize::from(session.class)];
+        let class = self.config.classes.find(session.class);
         let (
             Trigger::Answered {
                 response_time,
@@ -219,7 +214,7 @@ impl Ctf {
         request_time: UnixMillis,
     ) -> AccountingSession {
         let session_id = self.mint_session_id(facts.slot);
-        let class = &self.config.classes[usize::from(facts.class)];
+        let class = self.config.classes.find(facts.class);
         let (mut template, mut method) = self.spare.take_session();
         let facts = &class.omitted.without(*facts);
         let layout = acr::template(&self.config, class, facts, &session_id, &mut template);

@@ -12,6 +12,8 @@ use crate::trigger::{
     SessionFacts, SetUpFailure, SubscriptionIdType, SupplementaryService, TerminatingAccess,
 };
 
+mod rows;
+
 const SDP: &[u8] = b"v=0\r\nc=IN IP4 192.0.2.1\r\nm=audio 4000 RTP/AVP 8\r\na=sendrecv\r\n";
 
 fn class() -> ChargingClass {
@@ -41,7 +43,7 @@ impl Call {
             boot_epoch_s: 1_600_000_000,
             shard: 3,
             seed: 11,
-            classes: vec![class],
+            classes: class.into(),
         };
         Self {
             ctf: Ctf::new(config, now),
@@ -563,39 +565,6 @@ fn a_challenge_makes_no_event_unless_asked_for() {
         assert_eq!(call.due(), due);
         assert_eq!(call.state.is_finished(), !wanted);
     }
-}
-
-#[test]
-fn every_row_can_be_switched_off() {
-    let mut class = class();
-    class.rows.session = false;
-    class.rows.event_on_failure = false;
-    let mut call = Call::with(class.clone());
-    call.set_up();
-    call.answer(true);
-    call.end();
-    assert!(call.state.is_finished());
-    class.rows.session = true;
-    class.rows.interim_on_media_change = false;
-    class.rows.interim_on_media_change_failure = false;
-    class.rows.interim_on_ack_answer = false;
-    class.rows.interim_on_interval = false;
-    let mut call = Call::started_with(class);
-    call.acknowledge(2001, Some(100));
-    call.re_invite(200);
-    call.re_invite(488);
-    let request_time = call.now.wall;
-    call.trigger(&Trigger::AckWithAnswer {
-        request_time,
-        sdp: &[],
-    });
-    assert_eq!((call.due(), call.state.next_deadline()), (None, None));
-    let disabled = ChargingClass {
-        offline: false,
-        ..self::class()
-    };
-    let call = Call::started_with(disabled);
-    assert!(call.state.accounting.is_none() && call.state.is_finished());
 }
 
 #[test]

@@ -45,7 +45,7 @@ pub(crate) fn ctf_config(class: ChargingClass) -> CtfConfig {
         boot_epoch_s: 1_600_000_000,
         shard: 0,
         seed: 2,
-        classes: vec![class],
+        classes: class.into(),
     }
 }
 

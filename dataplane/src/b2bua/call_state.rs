@@ -12,6 +12,7 @@ use charging::time::UnixMillis;
 use rkyv::rancor;
 use rkyv::util::AlignedVec;
 
+use crate::config::Config;
 use crate::dialog::{Dialog, Text, Texts};
 
 /// Version of the blob's layout.
@@ -51,6 +52,16 @@ pub struct CallState {
     pub begun: UnixMillis,
     /// When it was answered.
     pub answered: Option<UnixMillis>,
+}
+
+impl CallState {
+    /// Number of the call's charging class: the one that its bill was opened with; without a bill
+    /// what route and source say.
+    #[must_use]
+    pub fn class(&self, config: &Config) -> u16 {
+        let opened = self.charging.class();
+        opened.unwrap_or_else(|| config.class_of(self.route, self.legs[0].peer))
+    }
 }
 
 /// How far a call has come.

@@ -18,6 +18,8 @@ pub(super) struct Known<'a> {
     pub(super) icid: &'a [u8],
     /// The call's number.
     pub(super) id: u128,
+    /// Number of the call's charging class.
+    pub(super) class: u16,
     /// The sender is inside the trust domain.
     pub(super) asserted: bool,
     /// The borders that the request crosses.
@@ -119,6 +121,7 @@ impl<'a> Values<'a> {
         let of_uri = |name: &[u8]| param(uri_params, name).flatten().unwrap_or_default();
         let of = |id| request.header(id).unwrap_or_default();
         SessionFacts {
+            class: known.class,
             slot: known.id as u32,
             role_of_node: self.role,
             method: request.method_text(),

@@ -52,7 +52,7 @@ use crate::config::Config;
 use crate::dialog::{Dialog, SessionTimer, Texts};
 use crate::env::{CallKey, Env, ListenerId};
 use crate::sip::{Index, Message, Method, TOKEN_BYTES as TOKEN_LEN, Token, TokenKey};
-use crate::transaction::{Layer, MatchedRequest, ServerKey, TxnId, TxnLimits, read_id};
+use crate::transaction::{Layer, MatchedRequest, ServerKey, TxnId, TxnLimits};
 
 /// Where this B2BUA stands in the cluster; part of every token it mints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,7 +147,7 @@ impl B2bua {
     pub fn handle_response(&mut self, env: &mut Env, response: &Message<'_>, origin: Origin) {
         let id = response.top_via().and_then(|via| {
             let rest = via.branch?.get(COOKIE.len() + TOKEN_LEN + 1..)?;
-            read_id(rest)
+            self.layer.branch_ids.read(rest)
         });
         // Transactions are numbered anew by every process: a late answer to one of a node that was
         // killed must not meet the transaction that has its number now.
@@ -400,6 +400,12 @@ impl B2bua {
         if request.method() != Method::Ack && self.config.admits(origin.from) {
             self.refuse(env, request, origin, status, reason.as_bytes(), b"");
         }
+    }
+
+    /// Number of a call's charging class, for [`crate::config::Rf::class`].
+    #[must_use]
+    pub fn class_of(&self, key: CallKey) -> Option<u16> {
+        Some(self.calls.get(key)?.state.class(&self.config))
     }
 
     /// What the charging trigger function counted.

@@ -6,7 +6,7 @@ use super::{ALLOW, B2bua, COOKIE, Origin, Side, TOKEN_LEN, bridge, fold};
 use crate::compose;
 use crate::env::{CallKey, Env, ListenerId};
 use crate::sip::{Message, write};
-use crate::transaction::{TxnId, write_head, write_id};
+use crate::transaction::{TxnId, write_head};
 
 impl B2bua {
     /// Our Via with the branch that brings the response back to transaction `id`.
@@ -17,7 +17,7 @@ impl B2bua {
         out.extend_from_slice(COOKIE);
         out.extend_from_slice(&self.token_text(call));
         out.push(b'.');
-        write_id(out, id);
+        self.layer.branch_ids.write(out, id);
         out.extend_from_slice(b";rport\r\n");
     }
 
@@ -35,7 +35,7 @@ impl B2bua {
         out.extend_from_slice(COOKIE);
         out.extend_from_slice(&self.token_text(call));
         out.extend_from_slice(b".ack");
-        write_id(out, id);
+        self.layer.branch_ids.write(out, id);
         out.extend_from_slice(b";rport\r\n");
     }
 

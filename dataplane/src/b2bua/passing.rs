@@ -25,7 +25,10 @@ impl B2bua {
         if !self.config.rf.enabled || !(is_up || sets_up) {
             return;
         }
-        let rows = self.config.rf.class.rows;
+        let Some(class) = self.calls[key].state.charging.class() else {
+            return;
+        };
+        let rows = self.config.rf.class(class).rules.rows;
         // The served user is the caller's: where the callee is, is the business of its own AS.
         if is_up && rows.interim_on_access_network_change && side == Side::Originating {
             self.note_access_network(env, key, message);

@@ -40,6 +40,7 @@ impl B2bua {
         let known = Known {
             icid: call.state.texts.get(call.state.icid),
             id: call.state.id,
+            class: call.state.class(&self.config),
             asserted,
             nni: nni.as_slice(),
             replaced_icid: &icid,
@@ -452,6 +453,7 @@ impl B2bua {
             let known = Known {
                 icid: state.texts.get(state.icid),
                 id: state.id,
+                class: state.class(&b2bua.config),
                 asserted,
                 nni: &nni,
                 ..Known::default()
@@ -498,6 +500,7 @@ impl B2bua {
             let known = Known {
                 icid: state.texts.get(state.icid),
                 id: self.calls[entry].state.id,
+                class: state.class(&self.config),
                 asserted,
                 ..Known::default()
             };

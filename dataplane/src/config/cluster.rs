@@ -100,22 +100,25 @@ fn semi_sync() -> String {
     "semi-sync".to_owned()
 }
 
+/// Reads a mode of replication.
+pub(super) fn mode(key: &str, name: &str) -> Result<Mode, Wrong> {
+    match name {
+        "semi-sync" => Ok(Mode::SemiSync),
+        "async" => Ok(Mode::Async),
+        other => Err(wrong(
+            key,
+            format!("`{other}` is no mode"),
+            "write \"semi-sync\" (nothing acknowledged is lost) or \"async\"",
+        )),
+    }
+}
+
 pub(super) fn cluster(
     file: ClusterFile,
     shards: usize,
     resolve: Resolve,
 ) -> Result<Cluster, Wrong> {
-    let mode = match file.mode.as_str() {
-        "semi-sync" => Mode::SemiSync,
-        "async" => Mode::Async,
-        other => {
-            return Err(wrong(
-                "cluster.mode",
-                format!("`{other}` is no mode"),
-                "write \"semi-sync\" (nothing acknowledged is lost) or \"async\"",
-            ));
-        }
-    };
+    let mode = mode("cluster.mode", &file.mode)?;
     let nodes = nodes(&file, shards, resolve)?;
     let data = nodes.iter().filter(|node| !node.is_witness).count();
     if nodes.len() == 2 {

@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use serde::Deserialize;
 
 use super::route::HOPS_MAX;
-use super::{Auth, Config, Hop, Matcher, Node, Peer, Resolve, Route, Secret, Sip, triggers};
+use super::{
+    Auth, Classes, Config, Hop, Matcher, Node, Peer, Resolve, Route, Secret, Sip, triggers,
+};
 
 use crate::dialog::session_timer::Wanted;
 use crate::env::LISTENERS_MAX;
@@ -113,6 +115,7 @@ struct PeerFile {
     #[serde(default)]
     trusted: bool,
     nni: Option<String>,
+    charging_class: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -124,6 +127,7 @@ struct RouteFile {
     username: Option<String>,
     password: Option<String>,
     password_file: Option<String>,
+    charging_class: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -174,6 +178,7 @@ fn one() -> u16 {
 #[serde(deny_unknown_fields, default)]
 struct ChargingFile {
     rf: super::rf::RfFile,
+    class: Vec<super::class::ClassFile>,
 }
 
 #[derive(Deserialize)]
@@ -212,11 +217,12 @@ pub(super) fn parse(text: &str, resolve: Resolve) -> Result<Config, Wrong> {
         .cluster
         .map(|file| super::cluster::cluster(file, shards, resolve))
         .transpose()?;
+    let rf = super::rf::rf(file.charging.rf, file.charging.class, resolve)?;
     let config = Config {
         node,
         cluster,
-        sip: sip(file.sip, resolve)?,
-        rf: super::rf::rf(file.charging.rf, resolve)?,
+        sip: sip(file.sip, &rf.classes, resolve)?,
+        rf,
         admin: file
             .admin
             .listen
@@ -278,7 +284,7 @@ fn node(file: NodeFile) -> Result<Node, Wrong> {
     })
 }
 
-fn sip(file: SipFile, resolve: Resolve) -> Result<Sip, Wrong> {
+fn sip(file: SipFile, classes: &Classes, resolve: Resolve) -> Result<Sip, Wrong> {
     let listen = listeners(&file.listen, resolve)?;
     let advertise = advertised(&listen, file.advertise.as_deref())?;
     if file.min_se_s < 90 {
@@ -309,13 +315,13 @@ fn sip(file: SipFile, resolve: Resolve) -> Result<Sip, Wrong> {
         .peer
         .into_iter()
         .enumerate()
-        .map(|(place, peer)| self::peer(place, peer))
+        .map(|(place, peer)| self::peer(place, peer, classes))
         .collect::<Result<Vec<_>, _>>()?;
     let routes = file
         .route
         .into_iter()
         .enumerate()
-        .map(|(place, route)| self::route(place, route, &peers, resolve))
+        .map(|(place, route)| self::route(place, route, (&peers, classes), resolve))
         .collect::<Result<Vec<_>, _>>()?;
     Ok(Sip {
         advertise_addrs: advertise.iter().map(|text| text.parse().ok()).collect(),
@@ -393,7 +399,7 @@ fn advertised(listen: &[SocketAddr], advertise: Option<&str>) -> Result<Vec<Stri
         .collect()
 }
 
-fn peer(place: usize, file: PeerFile) -> Result<Peer, Wrong> {
+fn peer(place: usize, file: PeerFile, classes: &Classes) -> Result<Peer, Wrong> {
     let allow = file
         .allow
         .iter()
@@ -416,6 +422,10 @@ fn peer(place: usize, file: PeerFile) -> Result<Peer, Wrong> {
         allow,
         trusted: file.trusted,
         nni,
+        charging_class: classes.named(
+            &format!("sip.peer[{place}]"),
+            file.charging_class.as_deref(),
+        )?,
     })
 }
 
@@ -460,8 +470,15 @@ fn auth(place: usize, file: &RouteFile) -> Result<Option<Auth>, Wrong> {
     }))
 }
 
-fn route(place: usize, file: RouteFile, peers: &[Peer], resolve: Resolve) -> Result<Route, Wrong> {
+fn route(
+    place: usize,
+    file: RouteFile,
+    (peers, classes): (&[Peer], &Classes),
+    resolve: Resolve,
+) -> Result<Route, Wrong> {
     let auth = auth(place, &file)?;
+    let class = file.charging_class.as_deref();
+    let charging_class = classes.named(&format!("sip.route[{place}]"), class)?;
     let matcher = match file.matcher {
         MatchFile::Pattern(text) => Matcher {
             pattern: (text != "*").then_some(text),
@@ -511,6 +528,7 @@ fn route(place: usize, file: RouteFile, peers: &[Peer], resolve: Resolve) -> Res
         matcher,
         hops,
         auth,
+        charging_class,
     })
 }
 

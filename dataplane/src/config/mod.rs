@@ -4,6 +4,7 @@
 //! default stands in `file.rs` beside the key it belongs to; `ringtoll.example.toml`
 //! documents them all.
 
+mod class;
 mod cluster;
 mod file;
 mod rf;
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 
+pub use class::{Class, Classes};
 pub use cluster::{Cluster, ClusterNode};
 pub use route::{Auth, Hop, Matcher, Route, Secret};
 
@@ -95,17 +97,17 @@ pub struct Peer {
     pub trusted: bool,
     /// The border of another network that the peer stands for (NNI-Information).
     pub nni: Option<charging::trigger::NniType>,
+    /// Number of the charging class of what it sends; the route's comes first.
+    pub charging_class: Option<u16>,
 }
 
 /// `[charging.rf]`.
 #[derive(Clone, Debug)]
 pub struct Rf {
-    /// Whether calls are charged at all.
+    /// Whether calls of any class are charged.
     pub enabled: bool,
     /// Origin-Realm of what we send.
     pub origin_realm: String,
-    /// Destination-Realm of what we send.
-    pub destination_realm: String,
     /// CDFs, primary first; empty = the bundled one is started.
     pub cdf: Vec<SocketAddr>,
     /// The interim interval of the bundled CDF, seconds.
@@ -118,8 +120,16 @@ pub struct Rf {
     pub watchdog_ms: u64,
     /// Most bytes of the backlog on disk.
     pub backlog_bytes_max: u64,
-    /// What each SIP occurrence does, and the realtime policy.
-    pub class: charging::config::ChargingClass,
+    /// How calls are charged, by class.
+    pub classes: Classes,
+}
+
+impl Rf {
+    /// The class of that number; the default one in place of a class that is not there any more.
+    #[must_use]
+    pub fn class(&self, number: u16) -> &Class {
+        self.classes.find(number)
+    }
 }
 
 /// What is wrong with a configuration.
@@ -193,6 +203,17 @@ impl Config {
             .peers
             .iter()
             .position(|peer| peer.allow.iter().any(|net| net.contains(&ip)))
+    }
+
+    /// Number of the charging class of a call that took `route` (an index) and came from `source`.
+    #[must_use]
+    pub fn class_of(&self, route: u16, source: SocketAddr) -> u16 {
+        let route = self.sip.routes.get(usize::from(route));
+        let of_peer = || self.sip.peers[self.peer_of(source)?].charging_class;
+        route
+            .and_then(|route| route.charging_class)
+            .or_else(of_peer)
+            .unwrap_or(0)
     }
 
     /// Whether `source` may send at all: an empty list admits everybody.

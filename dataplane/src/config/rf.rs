@@ -5,64 +5,76 @@ use std::collections::BTreeMap;
 use charging::config::ChargingClass;
 use serde::Deserialize;
 
+use super::class::{ClassFile, Keys};
 use super::file::{Wrong, socket, wrong};
-use super::{Resolve, Rf, triggers};
+use super::{Resolve, Rf, class};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RfFile {
-    enabled: bool,
     origin_realm: String,
-    destination_realm: Option<String>,
     cdf: Vec<String>,
     bundled_interim_interval_s: u32,
     retry_interval_ms: u64,
     retries_max: u32,
     watchdog_s: u64,
     backlog_bytes_max: u64,
-    realtime: String,
-    propose_interim_interval_s: u32,
-    omit_avps: Vec<String>,
+    enabled: Option<bool>,
+    realtime: Option<String>,
+    propose_interim_interval_s: Option<u32>,
+    interim_reset_on_sip: Option<bool>,
+    late_offer: Option<String>,
+    record_sdp: Option<bool>,
+    stop_hold_ms: Option<u64>,
+    service_context_id: Option<String>,
+    destination_realm: Option<String>,
+    destination_host: Option<String>,
+    omit_avps: Option<Vec<String>>,
     triggers: BTreeMap<String, bool>,
 }
 
+// What a class is by default stands in `charging::config`.
 impl Default for RfFile {
     fn default() -> Self {
         Self {
-            enabled: true,
             origin_realm: "ringtoll.invalid".to_owned(),
-            destination_realm: None,
             cdf: Vec::new(),
             bundled_interim_interval_s: 300,
             retry_interval_ms: 4_000,
             retries_max: 3,
             watchdog_s: 30,
             backlog_bytes_max: 1 << 30,
-            realtime: "grant-and-store".to_owned(),
-            propose_interim_interval_s: 0,
-            omit_avps: Vec::new(),
+            enabled: None,
+            realtime: None,
+            propose_interim_interval_s: None,
+            interim_reset_on_sip: None,
+            late_offer: None,
+            record_sdp: None,
+            stop_hold_ms: None,
+            service_context_id: None,
+            destination_realm: None,
+            destination_host: None,
+            omit_avps: None,
             triggers: BTreeMap::new(),
         }
     }
 }
 
-pub(super) fn rf(file: RfFile, resolve: Resolve) -> Result<Rf, Wrong> {
-    let realm = |key: &str, text: &str| {
-        let fit = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
-        if text.is_empty() || text.len() > 255 || !text.chars().all(fit) {
-            return Err(wrong(
-                key,
-                format!("`{text}` is not a realm"),
-                "write a domain name like \"ims.mnc001.mcc001.3gppnetwork.org\"",
-            ));
-        }
-        Ok(text.to_owned())
-    };
-    let origin_realm = realm("charging.rf.origin_realm", &file.origin_realm)?;
-    let destination_realm = match &file.destination_realm {
-        Some(text) => realm("charging.rf.destination_realm", text)?,
-        None => origin_realm.clone(),
-    };
+/// A DiameterIdentity: the `kind` of one is told if it is none.
+pub(super) fn identity(key: &str, kind: &str, text: &str) -> Result<String, Wrong> {
+    let fit = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
+    if text.is_empty() || text.len() > 255 || !text.chars().all(fit) {
+        return Err(wrong(
+            key,
+            format!("`{text}` is not a {kind}"),
+            "write a domain name like \"ims.mnc001.mcc001.3gppnetwork.org\"",
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+pub(super) fn rf(file: RfFile, class_files: Vec<ClassFile>, resolve: Resolve) -> Result<Rf, Wrong> {
+    let origin_realm = identity("charging.rf.origin_realm", "realm", &file.origin_realm)?;
     let cdf = file
         .cdf
         .iter()
@@ -76,24 +88,35 @@ pub(super) fn rf(file: RfFile, resolve: Resolve) -> Result<Rf, Wrong> {
             "write 6 or more",
         ));
     }
-    let class = ChargingClass {
-        offline: file.enabled,
-        realtime: triggers::realtime(&file.realtime)?,
-        rows: triggers::rows(&file.triggers)?,
-        proposed_interim_interval_s: file.propose_interim_interval_s,
-        omitted: triggers::omitted(&file.omit_avps)?,
+    let keys = Keys {
+        enabled: file.enabled,
+        realtime: file.realtime,
+        propose_interim_interval_s: file.propose_interim_interval_s,
+        interim_reset_on_sip: file.interim_reset_on_sip,
+        late_offer: file.late_offer,
+        record_sdp: file.record_sdp,
+        stop_hold_ms: file.stop_hold_ms,
+        service_context_id: file.service_context_id,
+        destination_realm: file.destination_realm,
+        destination_host: file.destination_host,
+        omit_avps: file.omit_avps,
+        triggers: file.triggers,
+    };
+    let base = ChargingClass {
+        destination_realm: origin_realm.clone(),
         ..ChargingClass::default()
     };
+    let classes = class::classes(keys.over("charging.rf", &base)?, class_files)?;
+    let enabled = classes.iter().any(|class| class.rules.offline);
     Ok(Rf {
-        enabled: file.enabled,
+        enabled,
         origin_realm,
-        destination_realm,
         cdf,
         bundled_interim_interval_s: file.bundled_interim_interval_s,
         retry_interval_ms: file.retry_interval_ms.max(100),
         retries_max: file.retries_max,
         watchdog_ms: file.watchdog_s * 1_000,
         backlog_bytes_max: file.backlog_bytes_max,
-        class,
+        classes,
     })
 }

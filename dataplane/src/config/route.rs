@@ -14,6 +14,8 @@ pub struct Route {
     pub hops: Vec<Hop>,
     /// Who we are to them when they challenge.
     pub auth: Option<Auth>,
+    /// Number of the charging class of what it takes.
+    pub charging_class: Option<u16>,
 }
 
 /// User name and password for digest authentication.
@@ -204,6 +206,7 @@ mod tests {
             matcher: Matcher::default(),
             hops: vec![hop(1, 2, 1), hop(2, 1, 30), hop(3, 1, 10)],
             auth: None,
+            charging_class: None,
         };
         let (mut rng, mut order, mut first) = (SplitMix64::new(1), Vec::new(), [0; 3]);
         for _ in 0..4_000 {

@@ -8,28 +8,28 @@ use charging::trigger::NniType;
 
 use super::file::{Wrong, wrong};
 
-/// Reads `charging.rf.realtime`.
-pub(super) fn realtime(name: &str) -> Result<RealtimePolicy, Wrong> {
+/// Reads `realtime`.
+pub(super) fn realtime(key: &str, name: &str) -> Result<RealtimePolicy, Wrong> {
     match name {
         "deliver-and-grant" => Ok(RealtimePolicy::DeliverAndGrant),
         "grant-and-store" => Ok(RealtimePolicy::GrantAndStore),
         "grant-and-lose" => Ok(RealtimePolicy::GrantAndLose),
         other => Err(wrong(
-            "charging.rf.realtime",
+            key,
             format!("`{other}` is no policy"),
             "write \"deliver-and-grant\", \"grant-and-store\" or \"grant-and-lose\"",
         )),
     }
 }
 
-/// Reads `charging.rf.omit_avps`.
-pub(super) fn omitted(names: &[String]) -> Result<Omitted, Wrong> {
+/// Reads `omit_avps`.
+pub(super) fn omitted(key: &str, names: &[String]) -> Result<Omitted, Wrong> {
     let mut omitted = Omitted::default();
     for (place, name) in names.iter().enumerate() {
         if !omitted.insert(name) {
             let known: Vec<_> = Omitted::names().collect();
             return Err(wrong(
-                format!("charging.rf.omit_avps[{place}]"),
+                format!("{key}[{place}]"),
                 format!("`{name}` is no AVP that may be left out"),
                 format!("use some of: {}", known.join(", ")),
             ));
@@ -55,14 +55,17 @@ pub(super) fn nni(place: usize, name: Option<&str>) -> Result<Option<NniType>, W
     })
 }
 
-/// Reads `[charging.rf.triggers]`.
-pub(super) fn rows(switches: &BTreeMap<String, bool>) -> Result<TriggerRows, Wrong> {
-    let mut rows = TriggerRows::default();
+/// Reads `triggers`, over what holds without.
+pub(super) fn rows(
+    key: &str,
+    mut rows: TriggerRows,
+    switches: &BTreeMap<String, bool>,
+) -> Result<TriggerRows, Wrong> {
     for (name, on) in switches {
         let Some((_, row)) = ROWS.iter().find(|(known, _)| known == name) else {
             let names: Vec<_> = ROWS.iter().map(|(known, _)| *known).collect();
             return Err(wrong(
-                format!("charging.rf.triggers.{name}"),
+                format!("{key}.{name}"),
                 "there is no such occurrence",
                 format!("use one of: {}", names.join(", ")),
             ));
@@ -74,7 +77,7 @@ pub(super) fn rows(switches: &BTreeMap<String, bool>) -> Result<TriggerRows, Wro
 
 type Row = (&'static str, fn(&mut TriggerRows) -> &mut bool);
 
-/// The switches of `[charging.rf.triggers]`, named as the rows of the trigger table.
+/// The switches of `triggers`, named as the rows of the trigger table.
 const ROWS: [Row; 15] = [
     ("session", |rows| &mut rows.session),
     ("interim_on_ack_answer", |rows| {

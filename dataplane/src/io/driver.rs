@@ -361,6 +361,7 @@ impl Turn {
         counters.acr_interim_produced = ctf.acr_interim_made;
         counters.acr_stop_produced = ctf.acr_stop_made;
         counters.acr_event_produced = ctf.acr_event_made;
+        counters.charging_class_unknown = ctf.class_unknown;
         ShardMetrics {
             shard: self.number,
             counters,

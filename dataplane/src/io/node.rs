@@ -473,8 +473,6 @@ impl Plan {
 
     fn ctf(&self, origin_host: String, shard: u16, seed: u64, now: Now) -> Ctf {
         let rf = &self.config.rf;
-        let mut class = rf.class.clone();
-        class.destination_realm.clone_from(&rf.destination_realm);
         let config = CtfConfig {
             origin_host,
             origin_realm: rf.origin_realm.clone(),
@@ -482,7 +480,7 @@ impl Plan {
             boot_epoch_s: self.boot_epoch_s,
             shard: u32::from(shard),
             seed,
-            classes: vec![class],
+            classes: rf.classes.rules(),
         };
         Ctf::new(config, now)
     }

@@ -94,14 +94,32 @@ pub(super) fn write_failure_ack(
     compose::end_without_body(ack);
 }
 
-/// The hexadecimal text of a transaction id, as it stands in a branch.
-pub fn write_id(out: &mut Vec<u8>, id: TxnId) {
-    compose::hex(out, id.data().as_ffi());
+/// How transactions are named in branches. Every process numbers its transactions from the same
+/// beginning, and the branches of a call that is gone on with elsewhere begin with the same token:
+/// without a mask of its own a successor's first INVITE in a dialog would have the branch of the
+/// one that opened it, and pass for its retransmission (RFC 3261 8.1.1.7).
+#[derive(Clone, Copy, Debug)]
+pub struct BranchIds {
+    mask: u64,
 }
 
-/// Reads what [`write_id`] wrote.
-#[must_use]
-pub fn read_id(text: &[u8]) -> Option<TxnId> {
-    let value = compose::read_hex(text)?;
-    Some(slotmap::KeyData::from_ffi(value).into())
+impl BranchIds {
+    /// Those of a process that drew this secret, which they do not tell.
+    #[must_use]
+    pub fn new(secret: u64) -> Self {
+        let mask = super::key::hash_tag(secret, b"branch");
+        Self { mask }
+    }
+
+    /// The text of a transaction's id.
+    pub fn write(self, out: &mut Vec<u8>, id: TxnId) {
+        compose::hex(out, id.data().as_ffi() ^ self.mask);
+    }
+
+    /// Reads what [`Self::write`] wrote. What another process wrote names nothing here.
+    #[must_use]
+    pub fn read(self, text: &[u8]) -> Option<TxnId> {
+        let value = compose::read_hex(text)? ^ self.mask;
+        Some(slotmap::KeyData::from_ffi(value).into())
+    }
 }

@@ -17,7 +17,7 @@ pub mod server;
 pub mod server_invite;
 mod table;
 
-pub use head::{WrittenHead, read_id, write_head, write_id};
+pub use head::{BranchIds, WrittenHead, write_head};
 pub use key::{ServerKey, key_of_cancelled, key_of_request, merge_key};
 pub use table::{Expired, Layer, MatchedRequest, Owned, RequestHead, Timers, TxnId, TxnLimits};
 

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use hashbrown::HashMap;
 use slotmap::SlotMap;
 
-use super::head::{write_failure_ack, write_head};
+use super::head::{BranchIds, write_failure_ack, write_head};
 use super::{Act, Event, ServerKey, Timer, client, client_invite, key, server, server_invite};
 use crate::env::{CallKey, Env, ListenerId, TimerKey};
 use crate::sip::{Index, Message, Method, write};
@@ -66,6 +66,8 @@ pub struct Layer<U> {
     timers: Timers,
     limits: TxnLimits,
     secret: u64,
+    /// How the transactions are named in branches.
+    pub branch_ids: BranchIds,
     index: Box<Index>,
 }
 
@@ -148,6 +150,7 @@ impl<U: Owned> Layer<U> {
             timers,
             limits,
             secret,
+            branch_ids: BranchIds::new(secret),
             index: Box::new(Index::new()),
         }
     }

@@ -51,10 +51,6 @@ impl World {
         let epoch = 1_600_000_000 + life;
         let host = format!("shard{shard}.node{}.example", node + 1);
         let seed = self.setup.seed ^ (u64::from(life) << 32) ^ place as u64;
-        let mut class = config.rf.class.clone();
-        class
-            .destination_realm
-            .clone_from(&config.rf.destination_realm);
         let ctf = CtfConfig {
             origin_host: host.clone(),
             origin_realm: config.rf.origin_realm.clone(),
@@ -62,7 +58,7 @@ impl World {
             boot_epoch_s: epoch,
             shard: u32::from(shard),
             seed,
-            classes: vec![class],
+            classes: config.rf.classes.rules(),
         };
         let peers = config.rf.cdf.iter().map(|address| RoutedPeer {
             address: *address,

@@ -3,6 +3,7 @@
 //! A failing seed prints itself; `RINGTOLL_SEED=n` plays it again and `RINGTOLL_SEEDS=n` plays
 //! more of them.
 
+mod classes;
 mod complaints;
 mod scenarios;
 

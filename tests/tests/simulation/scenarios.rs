@@ -827,6 +827,23 @@ fn a_call_survives_the_restart_of_the_node_and_is_billed_once() {
 }
 
 #[test]
+fn a_re_invite_after_a_restart_is_no_repetition_of_the_invite() {
+    for from_callee in [false, true] {
+        let mut world = world("");
+        let inside = vec![(4_000, "INVITE")];
+        let (mut one, mut other) = (caller(), callee());
+        one.bye_after = Some(6_000);
+        let changes = if from_callee { &mut other } else { &mut one };
+        changes.inside = inside;
+        let call = world.add_call(one, other);
+        world.befall(2_500, Misfortune::Restart(500));
+        finish(&mut world);
+        let kinds: Vec<_> = bill(&world, call).into_iter().map(|one| one.0).collect();
+        assert_eq!(kinds, [Start, Interim, Stop]);
+    }
+}
+
+#[test]
 fn a_message_makes_one_event() {
     let mut world = world("");
     let one = Plan {
