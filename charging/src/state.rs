@@ -267,12 +267,6 @@ impl ChargingState {
 }
 
 impl AccountingSession {
-    /// Charging class of the session.
-    #[must_use]
-    pub const fn class(&self) -> u16 {
-        self.class
-    }
-
     /// See [`ChargingState::request_to_send`].
     #[must_use]
     pub fn request_to_send(&self) -> Option<RecordKey> {

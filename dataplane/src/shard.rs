@@ -299,6 +299,10 @@ impl Shard {
         if !call.dirty || !worth || (call.is_finished() && !call.stored) {
             return;
         }
+        let mode = self.b2bua.settle_class(key);
+        let Some(call) = self.b2bua.call(key) else {
+            return;
+        };
         let schema = self.blobs.schema();
         if !write_state(&call.state, schema, &mut self.blob) {
             return;
@@ -307,7 +311,7 @@ impl Shard {
             bytes: &self.blob,
             schema,
             takes_over: call.takes_over,
-            mode: None,
+            mode,
         };
         let stored = self.blobs.commit(call.state.id, blob);
         self.on_committed(key, stored);

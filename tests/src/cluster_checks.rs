@@ -393,8 +393,8 @@ impl World {
         ))
     }
 
-    // L4, L5: nothing is left, and everybody agrees on that.
-    fn leftovers_of_cluster(&mut self) -> Vec<String> {
+    /// L4, L5: nothing is left, and everybody agrees on that.
+    pub(crate) fn leftovers_of_cluster(&mut self) -> Vec<String> {
         let mut left = Vec::new();
         for place in 0..self.seats.len() {
             let node = self.node_of(place);

@@ -170,6 +170,37 @@ pub fn play_upgrade(seed: u64) -> (Vec<String>, u64) {
     (wrong, received)
 }
 
+/// Plays a few calls of a class with that mode in a cluster that waits for copies otherwise: says
+/// how many datagrams waited, and what was wrong.
+#[must_use]
+pub fn play_class(mode: &str) -> (u64, Vec<String>) {
+    let config = format!(
+        "session_expires_s = 0\n[[charging.class]]\nname = \"quick\"\nmode = \"{mode}\"\n\
+         [[sip.peer]]\nname = \"all\"\nallow = [\"10.1.0.0/16\"]\ncharging_class = \"quick\"\n"
+    );
+    let cluster = Cluster {
+        nodes: 3,
+        witness: false,
+        copies: 2,
+        mode: Mode::SemiSync,
+        scatter: 0,
+        loss: 0,
+        upgrade: false,
+    };
+    let mut world = World::new(Setup {
+        config,
+        cluster: Some(cluster),
+        ..Setup::default()
+    });
+    let mut rng = SplitMix64::new(1);
+    for at in 0..8 {
+        draw_call(&mut rng, &mut world, 2_000 + at * 500);
+    }
+    world.run_until(60_000);
+    world.heal_and_drain();
+    (world.datagrams_held(), world.leftovers_of_cluster())
+}
+
 /// The cluster of a seed, before anything happened.
 #[must_use]
 pub fn draw(seed: u64, scenario: Scenario, mode: Mode, sabotage: Sabotage) -> World {

@@ -46,8 +46,8 @@ pub struct CallState {
     pub sdp: [Text; 2],
     /// Index of the route that the call took, [`NO_ROUTE`] if none: whose credentials count.
     pub route: u16,
-    /// Charging class of the call, whether it is charged or not.
-    pub class: u16,
+    /// Charging class of the call as it was when the state was stored first.
+    pub class: Option<u16>,
     /// When the request that opened the call arrived.
     pub begun: UnixMillis,
     /// When it was answered.
@@ -55,11 +55,11 @@ pub struct CallState {
 }
 
 impl CallState {
-    /// Number of the call's charging class: the one that its bill was opened with; without a bill
-    /// what route and source say.
+    /// Number of the call's charging class: the one that its bill was opened with, or that it was
+    /// stored with; else what route and source say.
     #[must_use]
     pub fn class(&self, config: &Config) -> u16 {
-        let opened = self.charging.class();
+        let opened = self.charging.class().or(self.class);
         opened.unwrap_or_else(|| config.class_of(self.route, self.legs[0].peer))
     }
 }

@@ -1,6 +1,6 @@
 //! The calls' way into and out of the table: taken up from a state, held back, dropped, removed.
 
-use replication::Version;
+use replication::{Mode, Version};
 
 use super::call::{CHARGING, DURATION, RINGING, SESSION};
 use super::{B2bua, CallState, Held, Origin, Phase};
@@ -117,6 +117,15 @@ impl B2bua {
             self.take_out(env, key);
         }
         stored.len() as u64
+    }
+
+    /// Settles of what class a call is that is about to be stored, and says how that class's calls
+    /// are replicated.
+    pub fn settle_class(&mut self, key: CallKey) -> Option<Mode> {
+        let call = self.calls.get_mut(key)?;
+        let class = call.state.class(&self.config);
+        call.state.class = Some(class);
+        self.config.rf.class(class).mode
     }
 
     /// Puts a call on the list of those to settle although its state did not change.

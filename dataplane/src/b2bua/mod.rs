@@ -454,7 +454,7 @@ impl B2bua {
                 called_identity: crate::dialog::Text::EMPTY,
                 sdp: [crate::dialog::Text::EMPTY; 2],
                 route: NO_ROUTE,
-                class: 0,
+                class: None,
                 begun: now,
                 answered: None,
             },

@@ -543,6 +543,15 @@ impl World {
         set_up.count() as u64
     }
 
+    /// Datagrams that waited for the copies of the state behind them.
+    #[must_use]
+    pub fn datagrams_held(&mut self) -> u64 {
+        let shards = self.seats.iter_mut().filter_map(|seat| seat.shard.as_mut());
+        shards
+            .map(|shard| shard.env().counters.sip_datagram_held)
+            .sum()
+    }
+
     /// Calls that nodes took over from others that left in order, as they themselves say.
     #[must_use]
     pub fn calls_received(&mut self) -> u64 {

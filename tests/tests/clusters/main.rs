@@ -7,7 +7,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use replication::Mode;
-use tests::cluster_random::{Outcome, Scenario, play, play_upgrade};
+use tests::cluster_random::{Outcome, Scenario, play, play_class, play_upgrade};
 use tests::sim::Sabotage;
 
 fn number(name: &str) -> Option<u64> {
@@ -99,6 +99,16 @@ fn restarting_one_after_the_other_costs_no_call() {
     }
     println!("{moved} calls changed hands in {UPGRADES} upgrades");
     assert!(moved > UPGRADES);
+}
+
+#[test]
+fn a_class_says_whether_its_calls_wait_for_copies() {
+    let (held, left) = play_class("async");
+    assert!(left.is_empty(), "{left:?}");
+    assert_eq!(held, 0, "nothing of an async class waits");
+    let (held, left) = play_class("semi-sync");
+    assert!(left.is_empty(), "{left:?}");
+    assert!(held >= 8, "the 200 to each INVITE waits");
 }
 
 #[test]

@@ -43,10 +43,9 @@ impl From<&super::CallState> for CallState {
 
 impl From<CallState> for super::CallState {
     fn from(state: CallState) -> Self {
-        let session = state.charging.accounting.as_ref();
         Self {
-            // Only what was charged knew its class.
-            class: session.map_or(0, |session| session.class()),
+            // A bill knows its class; what has none asks the configuration.
+            class: None,
             id: state.id,
             phase: state.phase,
             texts: state.texts,
