@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::cluster::Cluster;
 use crate::ledger::Call;
+use crate::netns;
 use crate::pages::Pages;
 
 /// A node was killed, stopped or cut off.
@@ -65,7 +66,7 @@ pub struct Struck {
     pub takeover: Option<Duration>,
     /// Calls that changed hands.
     pub adopted: u64,
-    /// Run time of the struck node's shards until the blow, seconds.
+    /// Run time of the struck node's shards until it was ended, seconds; 0 if it goes on.
     pub cpu_s: f64,
 }
 
@@ -107,20 +108,51 @@ impl Watch {
     }
 }
 
-/// Kills a node and starts it again `away` later.
+/// What is done to a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Blow {
+    /// `kill -9`, and started again.
+    Kill,
+    /// The same, and its memory is gone.
+    PowerOff,
+    /// Cut off from everybody for a while.
+    Partition,
+    /// SIGSTOP for a while.
+    Stop,
+}
+
+impl Blow {
+    /// How long the node is away.
+    #[must_use]
+    pub const fn away(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Kill | Self::PowerOff => 4,
+            Self::Partition => 5,
+            Self::Stop => 2,
+        })
+    }
+}
+
+/// Strikes a node and makes good again; `net` is the net it is to be cut off from.
 ///
 /// # Errors
-/// It does not start, or the cluster does not become whole again.
-pub fn kill(cluster: &mut Cluster, number: usize, away: Duration) -> io::Result<Struck> {
-    let cpu_s = cluster.nodes()[number].pages().shard_cpu_s()?;
+/// It cannot be struck, does not start, or the cluster does not become whole again.
+pub fn strike(
+    cluster: &mut Cluster,
+    number: usize,
+    blow: Blow,
+    net: Option<&str>,
+) -> io::Result<Struck> {
+    let before_s = cluster.nodes()[number].pages().shard_cpu_s()?;
     let watch = Watch::on(cluster, number);
     let before = Instant::now();
-    cluster.node(number).kill();
+    give(cluster, number, blow, net)?;
     let struck = (before, Instant::now());
-    let takeover = watch.wait(before, away);
-    std::thread::sleep(away.saturating_sub(before.elapsed()));
-    cluster.node(number).start()?;
+    let takeover = watch.wait(before, blow.away());
+    std::thread::sleep(blow.away().saturating_sub(before.elapsed()));
+    take_back(cluster, number, blow, net)?;
     cluster.wait_whole()?;
+    let starts_anew = matches!(blow, Blow::Kill | Blow::PowerOff);
     Ok(Struck {
         fault: Fault {
             node: cluster.nodes()[number].sip(),
@@ -129,8 +161,44 @@ pub fn kill(cluster: &mut Cluster, number: usize, away: Duration) -> io::Result<
         },
         takeover,
         adopted: watch.adopted(),
-        cpu_s,
+        cpu_s: if starts_anew { before_s } else { 0.0 },
     })
+}
+
+fn give(cluster: &mut Cluster, number: usize, blow: Blow, net: Option<&str>) -> io::Result<()> {
+    match blow {
+        Blow::Kill => cluster.node(number).kill(),
+        Blow::PowerOff => {
+            cluster.node(number).kill();
+            cluster.node(number).lose_memory()?;
+        }
+        Blow::Partition => netns::cut(wanted(net)?, number as u8, true)?,
+        Blow::Stop => signal(cluster, number, "STOP")?,
+    }
+    Ok(())
+}
+
+fn take_back(
+    cluster: &mut Cluster,
+    number: usize,
+    blow: Blow,
+    net: Option<&str>,
+) -> io::Result<()> {
+    match blow {
+        Blow::Kill | Blow::PowerOff => cluster.node(number).start(),
+        Blow::Partition => netns::cut(wanted(net)?, number as u8, false),
+        Blow::Stop => signal(cluster, number, "CONT"),
+    }
+}
+
+fn wanted(net: Option<&str>) -> io::Result<&str> {
+    net.ok_or_else(|| io::Error::other("only a net of our own can be parted"))
+}
+
+fn signal(cluster: &Cluster, number: usize, name: &str) -> io::Result<()> {
+    let pid = cluster.nodes()[number].pid();
+    let pid = pid.ok_or_else(|| io::Error::other("the node does not run"))?;
+    netns::run("kill", &format!("-{name} {pid}"))
 }
 
 /// Time between two looks at who has adopted calls.

@@ -6,6 +6,7 @@
 //!   drive    sockets, clock, schedule        ledger    what the phones saw
 //!   reconcile  ledger against the CDF's store   latency, table, report  figures, how shown
 //!   testbed  a node of our own       cluster  several, as processes   pages  what they tell
+//!   netns    networks for them       message, operation, record  what is counted
 //!   fault    what is done to them    cpu      run time of somebody else's
 //! ```
 
@@ -16,6 +17,7 @@ pub mod fault;
 pub mod latency;
 pub mod ledger;
 pub mod message;
+pub mod netns;
 pub mod operation;
 pub mod pages;
 pub mod phone;
