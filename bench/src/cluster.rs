@@ -222,6 +222,19 @@ impl Cluster {
             .sum()
     }
 
+    /// How long datagrams waited between two shards of one node, as
+    /// [`Pages::add_hand_over_waits`] has it.
+    ///
+    /// # Errors
+    /// An admin page does not answer.
+    pub fn hand_over_waits(&self) -> io::Result<Vec<(f64, u64)>> {
+        let mut waits = Vec::new();
+        for node in &self.nodes {
+            node.pages().add_hand_over_waits(&mut waits)?;
+        }
+        Ok(waits)
+    }
+
     /// What the nodes wrote.
     #[must_use]
     pub fn logs(&self) -> String {
@@ -447,7 +460,7 @@ pub fn become_child() -> Option<ExitCode> {
 /// Waits until `done` says so.
 ///
 /// # Errors
-/// It does not within [`READY_MAX`], with `otherwise`; or it fails.
+/// It does not within 20 s, with `otherwise`; or it fails.
 pub fn wait_until(otherwise: &str, mut done: impl FnMut() -> io::Result<bool>) -> io::Result<()> {
     let until = Instant::now() + READY_MAX;
     while !done()? {

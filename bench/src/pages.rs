@@ -52,13 +52,12 @@ impl Pages {
         Ok(values.iter().sum())
     }
 
-    /// How long datagrams waited between two shards: for each bound in microseconds how many
+    /// How long datagrams waited between two shards: adds to each bound in microseconds how many
     /// waited no longer.
     ///
     /// # Errors
     /// The admin page does not answer.
-    pub fn hand_over_waits(&self) -> io::Result<Vec<(f64, u64)>> {
-        let mut waits: Vec<(f64, u64)> = Vec::new();
+    pub fn add_hand_over_waits(&self, waits: &mut Vec<(f64, u64)>) -> io::Result<()> {
         for line in self.page("/metrics")?.lines() {
             let Some(rest) = line.strip_prefix("ringtoll_hand_over_wait_seconds_bucket{") else {
                 continue;
@@ -75,7 +74,7 @@ impl Pages {
                 }
             }
         }
-        Ok(waits)
+        Ok(())
     }
 
     /// Calls that the node has adopted since it started.

@@ -250,7 +250,9 @@ fn measure_alone(arguments: &Arguments) -> Result<Found, Box<dyn std::error::Err
     let outcome = place_calls(arguments, &addresses(callee, vec![bed.listen()]), PATIENCE)?;
     let took = began.elapsed();
     let cpu_s = bed.pages().shard_cpu_s()? - before;
-    let hand_over_us = HandOver::of(&bed.pages().hand_over_waits()?);
+    let mut waits = Vec::new();
+    bed.pages().add_hand_over_waits(&mut waits)?;
+    let hand_over_us = HandOver::of(&waits);
     let store = bed.store();
     // The directory lives until the store is read.
     let _dir = bed.finish();
@@ -297,6 +299,7 @@ fn measure_cluster(arguments: &Arguments) -> Result<Found, Box<dyn std::error::E
     // What nodes hold back when nobody calls any more would be missed below.
     let _ = cluster.wait_idle();
     let conflicts = cluster.conflicts();
+    let hand_over_us = HandOver::of(&cluster.hand_over_waits()?);
     cluster.stop();
     if arguments.lose_record {
         testbed::lose_record(cluster.store())?;
@@ -307,7 +310,7 @@ fn measure_cluster(arguments: &Arguments) -> Result<Found, Box<dyn std::error::E
         balance,
         cpu_us_per_call: cpu_s * 1e6 / f64::from(outcome.begun.max(1)),
         outcome,
-        hand_over_us: None,
+        hand_over_us,
         took,
         struck: Some(struck),
         conflicts,

@@ -5,8 +5,7 @@ use std::net::SocketAddr;
 use serde::Deserialize;
 
 use super::route::HOPS_MAX;
-use super::{Auth, Config, Hop, Matcher, Node, Peer, Resolve, Rf, Route, Secret, Sip, triggers};
-use charging::config::ChargingClass;
+use super::{Auth, Config, Hop, Matcher, Node, Peer, Resolve, Route, Secret, Sip, triggers};
 
 use crate::dialog::session_timer::Wanted;
 use crate::env::LISTENERS_MAX;
@@ -174,45 +173,7 @@ fn one() -> u16 {
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 struct ChargingFile {
-    rf: RfFile,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RfFile {
-    enabled: bool,
-    origin_realm: String,
-    destination_realm: Option<String>,
-    cdf: Vec<String>,
-    bundled_interim_interval_s: u32,
-    retry_interval_ms: u64,
-    retries_max: u32,
-    watchdog_s: u64,
-    backlog_bytes_max: u64,
-    realtime: String,
-    propose_interim_interval_s: u32,
-    omit_avps: Vec<String>,
-    triggers: std::collections::BTreeMap<String, bool>,
-}
-
-impl Default for RfFile {
-    fn default() -> Self {
-        Self {
-            enabled: true,
-            origin_realm: "ringtoll.invalid".to_owned(),
-            destination_realm: None,
-            cdf: Vec::new(),
-            bundled_interim_interval_s: 300,
-            retry_interval_ms: 4_000,
-            retries_max: 3,
-            watchdog_s: 30,
-            backlog_bytes_max: 1 << 30,
-            realtime: "grant-and-store".to_owned(),
-            propose_interim_interval_s: 0,
-            omit_avps: Vec::new(),
-            triggers: std::collections::BTreeMap::new(),
-        }
-    }
+    rf: super::rf::RfFile,
 }
 
 #[derive(Deserialize)]
@@ -255,7 +216,7 @@ pub(super) fn parse(text: &str, resolve: Resolve) -> Result<Config, Wrong> {
         node,
         cluster,
         sip: sip(file.sip, resolve)?,
-        rf: rf(file.charging.rf, resolve)?,
+        rf: super::rf::rf(file.charging.rf, resolve)?,
         admin: file
             .admin
             .listen
@@ -574,58 +535,6 @@ fn hop(key: &str, order: usize, file: HopFile, resolve: Resolve) -> Result<Hop, 
         address,
         priority,
         weight,
-    })
-}
-
-fn rf(file: RfFile, resolve: Resolve) -> Result<Rf, Wrong> {
-    let realm = |key: &str, text: &str| {
-        let fit = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
-        if text.is_empty() || text.len() > 255 || !text.chars().all(fit) {
-            return Err(wrong(
-                key,
-                format!("`{text}` is not a realm"),
-                "write a domain name like \"ims.mnc001.mcc001.3gppnetwork.org\"",
-            ));
-        }
-        Ok(text.to_owned())
-    };
-    let origin_realm = realm("charging.rf.origin_realm", &file.origin_realm)?;
-    let destination_realm = match &file.destination_realm {
-        Some(text) => realm("charging.rf.destination_realm", text)?,
-        None => origin_realm.clone(),
-    };
-    let cdf = file
-        .cdf
-        .iter()
-        .enumerate()
-        .map(|(place, text)| socket(resolve, &format!("charging.rf.cdf[{place}]"), text))
-        .collect::<Result<_, _>>()?;
-    if file.watchdog_s < 6 {
-        return Err(wrong(
-            "charging.rf.watchdog_s",
-            "RFC 3539 3.4.1 allows no less than 6 s",
-            "write 6 or more",
-        ));
-    }
-    let class = ChargingClass {
-        offline: file.enabled,
-        realtime: triggers::realtime(&file.realtime)?,
-        rows: triggers::rows(&file.triggers)?,
-        proposed_interim_interval_s: file.propose_interim_interval_s,
-        omitted: triggers::omitted(&file.omit_avps)?,
-        ..ChargingClass::default()
-    };
-    Ok(Rf {
-        enabled: file.enabled,
-        origin_realm,
-        destination_realm,
-        cdf,
-        bundled_interim_interval_s: file.bundled_interim_interval_s,
-        retry_interval_ms: file.retry_interval_ms.max(100),
-        retries_max: file.retries_max,
-        watchdog_ms: file.watchdog_s * 1_000,
-        backlog_bytes_max: file.backlog_bytes_max,
-        class,
     })
 }
 

@@ -6,6 +6,7 @@
 
 mod cluster;
 mod file;
+mod rf;
 mod route;
 mod triggers;
 

@@ -311,7 +311,9 @@ impl Turn {
         udp::flush(out, &mut self.sender, &self.ports, counters);
         self.peers
             .flush(&mut self.shard, &mut self.sender, &self.ports);
-        self.connections.serve(now.instant, self.shard.router());
+        let is_draining = self.shard.backlog_len() > 0;
+        self.connections
+            .serve(now.instant, self.shard.router(), is_draining);
     }
 
     fn is_over(&self, now: Instant) -> bool {

@@ -138,7 +138,9 @@ impl Connections {
     }
 
     /// Does what the router asks for: connect, close, and write.
-    pub(super) fn serve(&mut self, now: Instant, router: &mut Router) {
+    pub(super) fn serve(&mut self, now: Instant, router: &mut Router, is_draining: bool) {
+        // Records from the backlog leave one by one: each would wait for company that cannot come.
+        let gather = if is_draining { Duration::ZERO } else { GATHER };
         // A connection that fails makes the router ask for more.
         loop {
             while let Some(action) = router.poll_io() {
@@ -148,7 +150,7 @@ impl Connections {
                 }
             }
             for connection in &mut self.open {
-                connection.write(now, router, GATHER);
+                connection.write(now, router, gather);
             }
             if !self.drop_ended() {
                 return;
