@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::cluster::Cluster;
+use crate::hub::{Cut, Hub};
 use crate::ledger::Call;
 use crate::netns;
 use crate::pages::Pages;
@@ -19,7 +20,7 @@ use crate::pages::Pages;
 pub struct Fault {
     /// Its SIP address.
     pub node: SocketAddr,
-    /// Just before and just after it was struck.
+    /// Just before it was struck, and when it could no longer take calls.
     pub struck: (Instant, Instant),
     /// When it served again and everybody knew.
     pub over: Instant,
@@ -34,6 +35,18 @@ impl Fault {
         };
         let settled = call.caller.settled.is_none_or(|at| at >= self.struck.0);
         call.caller.through == Some(self.node) && begun <= self.struck.1 && settled
+    }
+
+    /// The call was over when the node was struck, but the answer to its BYE was lost. The BYE
+    /// came again after the node that knew of it had gone, and was refused: RFC 3261 15.1.1 takes
+    /// that for the end that it was.
+    #[must_use]
+    pub fn makes_late(&self, call: &Call) -> bool {
+        let was_over = [&call.caller, &call.callee].iter().all(|seen| {
+            let ended = seen.ended.is_some_and(|(at, _)| at <= self.struck.1);
+            ended && seen.reinvites_refused == 0 && !seen.timed_out
+        });
+        was_over && call.caller.status == call.plan.scenario.status()
     }
 
     /// How late a periodic record of the call may come on account of it.
@@ -54,7 +67,14 @@ impl Fault {
 /// The call did not go as planned, and the reason is one of these.
 #[must_use]
 pub fn cut_off(faults: &[Fault], call: &Call) -> bool {
-    !call.went_as_planned() && faults.iter().any(|fault| fault.cuts_into(call))
+    let was_up = call.caller.answered.is_some();
+    !was_up && !call.went_as_planned() && faults.iter().any(|fault| fault.cuts_into(call))
+}
+
+/// The call did not go as planned, and a fault excuses that.
+#[must_use]
+pub fn excused(faults: &[Fault], call: &Call) -> bool {
+    cut_off(faults, call) || faults.iter().any(|fault| fault.makes_late(call))
 }
 
 /// What was done, and what the others made of it.
@@ -62,8 +82,10 @@ pub fn cut_off(faults: &[Fault], call: &Call) -> bool {
 pub struct Struck {
     /// What it excuses.
     pub fault: Fault,
-    /// From the blow until a survivor had adopted a call, and the calls adopted in all.
+    /// From the blow until a survivor had adopted a call.
     pub takeover: Option<Duration>,
+    /// From its return until it served and everybody knew.
+    pub whole: Duration,
     /// Calls that changed hands.
     pub adopted: u64,
     /// Run time of the struck node's shards until it was ended, seconds; 0 if it goes on.
@@ -117,6 +139,8 @@ pub enum Blow {
     PowerOff,
     /// Cut off from everybody for a while.
     Partition,
+    /// Cut off from the other nodes for a while; phones and CDF still reach it.
+    PartitionPeers,
     /// SIGSTOP for a while.
     Stop,
 }
@@ -127,13 +151,25 @@ impl Blow {
     pub const fn away(self) -> Duration {
         Duration::from_secs(match self {
             Self::Kill | Self::PowerOff => 4,
-            Self::Partition => 5,
+            Self::Partition | Self::PartitionPeers => 5,
             Self::Stop => 2,
         })
     }
+
+    /// Its name on the command line and in tables.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Kill => "kill",
+            Self::PowerOff => "power-off",
+            Self::Partition => "partition",
+            Self::PartitionPeers => "partition-peers",
+            Self::Stop => "stop",
+        }
+    }
 }
 
-/// Strikes a node and makes good again; `net` is the net it is to be cut off from.
+/// Strikes a node and makes good again after `away`; `hub` is what it is to be cut off by.
 ///
 /// # Errors
 /// It cannot be struck, does not start, or the cluster does not become whole again.
@@ -141,16 +177,36 @@ pub fn strike(
     cluster: &mut Cluster,
     number: usize,
     blow: Blow,
-    net: Option<&str>,
+    away: Duration,
+    mut hub: Option<&mut Hub>,
 ) -> io::Result<Struck> {
     let before_s = cluster.nodes()[number].pages().shard_cpu_s()?;
     let watch = Watch::on(cluster, number);
     let before = Instant::now();
-    give(cluster, number, blow, net)?;
-    let struck = (before, Instant::now());
-    let takeover = watch.wait(before, blow.away());
-    std::thread::sleep(blow.away().saturating_sub(before.elapsed()));
-    take_back(cluster, number, blow, net)?;
+    match blow {
+        Blow::Kill => cluster.node(number).kill(),
+        Blow::PowerOff => {
+            cluster.node(number).kill();
+            cluster.node(number).lose_memory()?;
+        }
+        Blow::Partition => wanted(&mut hub)?.cut(number, Cut::All)?,
+        Blow::PartitionPeers => wanted(&mut hub)?.cut(number, Cut::Peers)?,
+        Blow::Stop => signal(cluster, number, "STOP")?,
+    }
+    // A node that phones still reach takes calls until it knows that it is alone.
+    let unaware = match blow {
+        Blow::PartitionPeers => LEASE,
+        _ => Duration::ZERO,
+    };
+    let struck = (before, Instant::now() + unaware);
+    let takeover = watch.wait(before, away);
+    std::thread::sleep(away.saturating_sub(before.elapsed()));
+    match blow {
+        Blow::Kill | Blow::PowerOff => cluster.node(number).start()?,
+        Blow::Partition | Blow::PartitionPeers => wanted(&mut hub)?.cut(number, Cut::Whole)?,
+        Blow::Stop => signal(cluster, number, "CONT")?,
+    }
+    let back = Instant::now();
     cluster.wait_whole()?;
     let starts_anew = matches!(blow, Blow::Kill | Blow::PowerOff);
     Ok(Struck {
@@ -160,39 +216,15 @@ pub fn strike(
             over: Instant::now(),
         },
         takeover,
+        whole: back.elapsed(),
         adopted: watch.adopted(),
         cpu_s: if starts_anew { before_s } else { 0.0 },
     })
 }
 
-fn give(cluster: &mut Cluster, number: usize, blow: Blow, net: Option<&str>) -> io::Result<()> {
-    match blow {
-        Blow::Kill => cluster.node(number).kill(),
-        Blow::PowerOff => {
-            cluster.node(number).kill();
-            cluster.node(number).lose_memory()?;
-        }
-        Blow::Partition => netns::cut(wanted(net)?, number as u8, true)?,
-        Blow::Stop => signal(cluster, number, "STOP")?,
-    }
-    Ok(())
-}
-
-fn take_back(
-    cluster: &mut Cluster,
-    number: usize,
-    blow: Blow,
-    net: Option<&str>,
-) -> io::Result<()> {
-    match blow {
-        Blow::Kill | Blow::PowerOff => cluster.node(number).start(),
-        Blow::Partition => netns::cut(wanted(net)?, number as u8, false),
-        Blow::Stop => signal(cluster, number, "CONT"),
-    }
-}
-
-fn wanted(net: Option<&str>) -> io::Result<&str> {
-    net.ok_or_else(|| io::Error::other("only a net of our own can be parted"))
+fn wanted<'a>(hub: &'a mut Option<&mut Hub>) -> io::Result<&'a mut Hub> {
+    let none = || io::Error::other("only nodes on a hub of our own can be parted");
+    hub.as_deref_mut().ok_or_else(none)
 }
 
 fn signal(cluster: &Cluster, number: usize, name: &str) -> io::Result<()> {
@@ -201,6 +233,8 @@ fn signal(cluster: &Cluster, number: usize, name: &str) -> io::Result<()> {
     netns::run("kill", &format!("-{name} {pid}"))
 }
 
+/// How long a node that is cut off may go on: no acknowledgement is older (`GUARANTEES.md`).
+const LEASE: Duration = Duration::from_millis(180);
 /// Time between two looks at who has adopted calls.
 const WATCH_EVERY: Duration = Duration::from_millis(2);
 /// Time until calls are adopted, and over which their adopters spread overdue records.

@@ -287,7 +287,7 @@ fn measure_cluster(arguments: &Arguments) -> Result<Found, Box<dyn std::error::E
         let cluster = &mut cluster;
         let striker = scope.spawn(move || {
             std::thread::sleep(middle);
-            fault::strike(cluster, VICTIM, Blow::Kill, None)
+            fault::strike(cluster, VICTIM, Blow::Kill, Blow::Kill.away(), None)
         });
         let outcome = place_calls(arguments, &addresses, CLUSTER_PATIENCE);
         (outcome, striker.join().expect("killing does not panic"))
