@@ -37,6 +37,18 @@ pub struct Wanted {
     pub cdf: IpAddr,
     /// Networks that calls are taken from.
     pub network: String,
+    /// Whether what is sent waits for the copies.
+    pub mode: Mode,
+}
+
+/// `[cluster] mode`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Mode {
+    /// Outputs wait for the copies.
+    #[default]
+    SemiSync,
+    /// They do not.
+    Async,
 }
 
 /// Where a node runs.
@@ -44,6 +56,8 @@ pub struct Wanted {
 pub struct Host {
     /// Its address.
     pub ip: IpAddr,
+    /// Address of its admin pages.
+    pub admin: IpAddr,
     /// Its network namespace, if not ours. There all ports are free.
     pub namespace: Option<String>,
 }
@@ -58,6 +72,17 @@ pub struct Member {
     admin: SocketAddr,
 }
 
+impl Mode {
+    /// As the configuration spells it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::SemiSync => "semi-sync",
+            Self::Async => "async",
+        }
+    }
+}
+
 impl Wanted {
     /// Nodes on addresses of the loopback.
     #[must_use]
@@ -69,6 +94,7 @@ impl Wanted {
     ) -> Self {
         let host = |number| Host {
             ip: IpAddr::from([127, 0, 1, number]),
+            admin: IpAddr::from([127, 0, 1, number]),
             namespace: None,
         };
         Self {
@@ -78,6 +104,7 @@ impl Wanted {
             hosts: (1..=nodes).map(host).collect(),
             cdf: IpAddr::from([127, 0, 0, 1]),
             network: "127.0.0.0/8".to_owned(),
+            mode: Mode::default(),
         }
     }
 }
@@ -320,16 +347,15 @@ struct Seat {
 impl Seat {
     fn find(host: &Host, shards: u16) -> io::Result<Self> {
         if host.namespace.is_some() {
-            let [sip, admin, membership] = [5060, 8080, 7000].map(|at| (host.ip, at).into());
             return Ok(Self {
-                sip,
-                admin,
-                membership,
+                sip: (host.ip, 5060).into(),
+                admin: (host.admin, 8080).into(),
+                membership: (host.ip, 7000).into(),
             });
         }
         Ok(Self {
             sip: UdpSocket::bind((host.ip, 0))?.local_addr()?,
-            admin: free_tcp(host.ip)?,
+            admin: free_tcp(host.admin)?,
             membership: free_row(host.ip, 1 + shards)?,
         })
     }
@@ -383,6 +409,7 @@ fn configuration(
          id = {id}\n\
          members = [{members}]\n\
          key_file = {keys:?}\n\
+         mode = {mode:?}\n\
          [sip]\n\
          listen = [\"udp:{sip}\"]\n\
          [[sip.peer]]\n\
@@ -403,6 +430,7 @@ fn configuration(
         data = own.join("data"),
         members = members.join(", "),
         keys = dir.join("keys"),
+        mode = wanted.mode.name(),
         sip = seat.sip,
         network = wanted.network,
         callee = wanted.callee,

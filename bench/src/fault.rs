@@ -10,7 +10,9 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::cluster::Cluster;
+use crate::hub::{Cut, Hub};
 use crate::ledger::Call;
+use crate::netns;
 use crate::pages::Pages;
 
 /// A node was killed, stopped or cut off.
@@ -18,7 +20,7 @@ use crate::pages::Pages;
 pub struct Fault {
     /// Its SIP address.
     pub node: SocketAddr,
-    /// Just before and just after it was struck.
+    /// Just before it was struck, and when it could no longer take calls.
     pub struck: (Instant, Instant),
     /// When it served again and everybody knew.
     pub over: Instant,
@@ -33,6 +35,18 @@ impl Fault {
         };
         let settled = call.caller.settled.is_none_or(|at| at >= self.struck.0);
         call.caller.through == Some(self.node) && begun <= self.struck.1 && settled
+    }
+
+    /// The call was over when the node was struck, but the answer to its BYE was lost. The BYE
+    /// came again after the node that knew of it had gone, and was refused: RFC 3261 15.1.1 takes
+    /// that for the end that it was.
+    #[must_use]
+    pub fn makes_late(&self, call: &Call) -> bool {
+        let was_over = [&call.caller, &call.callee].iter().all(|seen| {
+            let ended = seen.ended.is_some_and(|(at, _)| at <= self.struck.1);
+            ended && seen.reinvites_refused == 0 && !seen.timed_out
+        });
+        was_over && call.caller.status == call.plan.scenario.status()
     }
 
     /// How late a periodic record of the call may come on account of it.
@@ -53,7 +67,14 @@ impl Fault {
 /// The call did not go as planned, and the reason is one of these.
 #[must_use]
 pub fn cut_off(faults: &[Fault], call: &Call) -> bool {
-    !call.went_as_planned() && faults.iter().any(|fault| fault.cuts_into(call))
+    let was_up = call.caller.answered.is_some();
+    !was_up && !call.went_as_planned() && faults.iter().any(|fault| fault.cuts_into(call))
+}
+
+/// The call did not go as planned, and a fault excuses that.
+#[must_use]
+pub fn excused(faults: &[Fault], call: &Call) -> bool {
+    cut_off(faults, call) || faults.iter().any(|fault| fault.makes_late(call))
 }
 
 /// What was done, and what the others made of it.
@@ -61,11 +82,13 @@ pub fn cut_off(faults: &[Fault], call: &Call) -> bool {
 pub struct Struck {
     /// What it excuses.
     pub fault: Fault,
-    /// From the blow until a survivor had adopted a call, and the calls adopted in all.
+    /// From the blow until a survivor had adopted a call.
     pub takeover: Option<Duration>,
+    /// From its return until it served and everybody knew.
+    pub whole: Duration,
     /// Calls that changed hands.
     pub adopted: u64,
-    /// Run time of the struck node's shards until the blow, seconds.
+    /// Run time of the struck node's shards until it was ended, seconds; 0 if it goes on.
     pub cpu_s: f64,
 }
 
@@ -107,20 +130,85 @@ impl Watch {
     }
 }
 
-/// Kills a node and starts it again `away` later.
+/// What is done to a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Blow {
+    /// `kill -9`, and started again.
+    Kill,
+    /// The same, and its memory is gone.
+    PowerOff,
+    /// Cut off from everybody for a while.
+    Partition,
+    /// Cut off from the other nodes for a while; phones and CDF still reach it.
+    PartitionPeers,
+    /// SIGSTOP for a while.
+    Stop,
+}
+
+impl Blow {
+    /// How long the node is away.
+    #[must_use]
+    pub const fn away(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Kill | Self::PowerOff => 4,
+            Self::Partition | Self::PartitionPeers => 5,
+            Self::Stop => 2,
+        })
+    }
+
+    /// Its name on the command line and in tables.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Kill => "kill",
+            Self::PowerOff => "power-off",
+            Self::Partition => "partition",
+            Self::PartitionPeers => "partition-peers",
+            Self::Stop => "stop",
+        }
+    }
+}
+
+/// Strikes a node and makes good again after `away`; `hub` is what it is to be cut off by.
 ///
 /// # Errors
-/// It does not start, or the cluster does not become whole again.
-pub fn kill(cluster: &mut Cluster, number: usize, away: Duration) -> io::Result<Struck> {
-    let cpu_s = cluster.nodes()[number].pages().shard_cpu_s()?;
+/// It cannot be struck, does not start, or the cluster does not become whole again.
+pub fn strike(
+    cluster: &mut Cluster,
+    number: usize,
+    blow: Blow,
+    away: Duration,
+    mut hub: Option<&mut Hub>,
+) -> io::Result<Struck> {
+    let before_s = cluster.nodes()[number].pages().shard_cpu_s()?;
     let watch = Watch::on(cluster, number);
     let before = Instant::now();
-    cluster.node(number).kill();
-    let struck = (before, Instant::now());
+    match blow {
+        Blow::Kill => cluster.node(number).kill(),
+        Blow::PowerOff => {
+            cluster.node(number).kill();
+            cluster.node(number).lose_memory()?;
+        }
+        Blow::Partition => wanted(&mut hub)?.cut(number, Cut::All)?,
+        Blow::PartitionPeers => wanted(&mut hub)?.cut(number, Cut::Peers)?,
+        Blow::Stop => signal(cluster, number, "STOP")?,
+    }
+    // A node that phones still reach takes calls until it knows that it is alone.
+    let unaware = match blow {
+        Blow::PartitionPeers => LEASE,
+        _ => Duration::ZERO,
+    };
+    let struck = (before, Instant::now() + unaware);
     let takeover = watch.wait(before, away);
     std::thread::sleep(away.saturating_sub(before.elapsed()));
-    cluster.node(number).start()?;
+    match blow {
+        Blow::Kill | Blow::PowerOff => cluster.node(number).start()?,
+        Blow::Partition | Blow::PartitionPeers => wanted(&mut hub)?.cut(number, Cut::Whole)?,
+        Blow::Stop => signal(cluster, number, "CONT")?,
+    }
+    let back = Instant::now();
     cluster.wait_whole()?;
+    let starts_anew = matches!(blow, Blow::Kill | Blow::PowerOff);
     Ok(Struck {
         fault: Fault {
             node: cluster.nodes()[number].sip(),
@@ -128,11 +216,25 @@ pub fn kill(cluster: &mut Cluster, number: usize, away: Duration) -> io::Result<
             over: Instant::now(),
         },
         takeover,
+        whole: back.elapsed(),
         adopted: watch.adopted(),
-        cpu_s,
+        cpu_s: if starts_anew { before_s } else { 0.0 },
     })
 }
 
+fn wanted<'a>(hub: &'a mut Option<&mut Hub>) -> io::Result<&'a mut Hub> {
+    let none = || io::Error::other("only nodes on a hub of our own can be parted");
+    hub.as_deref_mut().ok_or_else(none)
+}
+
+fn signal(cluster: &Cluster, number: usize, name: &str) -> io::Result<()> {
+    let pid = cluster.nodes()[number].pid();
+    let pid = pid.ok_or_else(|| io::Error::other("the node does not run"))?;
+    netns::run("kill", &format!("-{name} {pid}"))
+}
+
+/// How long a node that is cut off may go on: no acknowledgement is older (`GUARANTEES.md`).
+const LEASE: Duration = Duration::from_millis(180);
 /// Time between two looks at who has adopted calls.
 const WATCH_EVERY: Duration = Duration::from_millis(2);
 /// Time until calls are adopted, and over which their adopters spread overdue records.

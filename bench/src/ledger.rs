@@ -24,6 +24,8 @@ pub struct Seen {
     pub reinvites_accepted: u32,
     /// re-INVITEs of its own that got another final answer.
     pub reinvites_refused: u32,
+    /// BYEs of its own that got another final answer than a 2xx.
+    pub byes_refused: u32,
     /// Messages sent again.
     pub resent: u32,
     /// A request got no final answer, or a 2xx no ACK.
@@ -77,6 +79,16 @@ impl Call {
         self.caller.status == self.plan.scenario.status()
             && !self.caller.timed_out
             && !self.callee.timed_out
+            && self.refused() == 0
+    }
+
+    /// Requests inside the dialog that were answered, but not with a 2xx.
+    #[must_use]
+    pub fn refused(&self) -> u32 {
+        [self.caller, self.callee]
+            .iter()
+            .map(|seen| seen.reinvites_refused + seen.byes_refused)
+            .sum()
     }
 }
 

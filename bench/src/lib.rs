@@ -6,16 +6,21 @@
 //!   drive    sockets, clock, schedule        ledger    what the phones saw
 //!   reconcile  ledger against the CDF's store   latency, table, report  figures, how shown
 //!   testbed  a node of our own       cluster  several, as processes   pages  what they tell
-//!   fault    what is done to them    cpu      run time of somebody else's
+//!   netns    networks for them       hub      what their wires do to frames
+//!   message, operation, record  what is counted
+//!   fault    what is done to them    trial    one fault under load
+//!   cpu      run time of somebody else's
 //! ```
 
 pub mod cluster;
 pub mod cpu;
 pub mod drive;
 pub mod fault;
+pub mod hub;
 pub mod latency;
 pub mod ledger;
 pub mod message;
+pub mod netns;
 pub mod operation;
 pub mod pages;
 pub mod phone;
@@ -27,3 +32,4 @@ pub mod report;
 pub mod table;
 pub mod template;
 pub mod testbed;
+pub mod trial;

@@ -146,7 +146,7 @@ pub fn verdict(balance: &Balance, calls: &[Call], faults: &[Fault]) -> String {
 /// How many calls went otherwise than planned, without a fault to excuse them.
 #[must_use]
 pub fn strange(calls: &[Call], faults: &[Fault]) -> usize {
-    let is_strange = |call: &&Call| !call.went_as_planned() && !fault::cut_off(faults, call);
+    let is_strange = |call: &&Call| !call.went_as_planned() && !fault::excused(faults, call);
     calls.iter().filter(is_strange).count()
 }
 

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use bench::cluster::{self, Cluster};
 use bench::drive::{self, Addresses, Outcome, Progress, Schedule};
-use bench::fault::{self, Fault, Struck};
+use bench::fault::{self, Blow, Fault, Struck};
 use bench::plan::{Mix, PATIENCE, Run};
 use bench::reconcile::{self, Balance};
 use bench::table;
@@ -287,7 +287,7 @@ fn measure_cluster(arguments: &Arguments) -> Result<Found, Box<dyn std::error::E
         let cluster = &mut cluster;
         let striker = scope.spawn(move || {
             std::thread::sleep(middle);
-            fault::kill(cluster, VICTIM, AWAY)
+            fault::strike(cluster, VICTIM, Blow::Kill, Blow::Kill.away(), None)
         });
         let outcome = place_calls(arguments, &addresses, CLUSTER_PATIENCE);
         (outcome, striker.join().expect("killing does not panic"))
@@ -379,9 +379,8 @@ impl Shown {
 
 /// How long the callee rings.
 const RING: Duration = Duration::from_millis(20);
-/// The node that is killed, and for how long it is away.
+/// The node that is killed.
 const VICTIM: usize = 1;
-const AWAY: Duration = Duration::from_secs(4);
 /// How long phones of a cluster go on with a message that nobody answers: less than RFC 3261
 /// says, so that a call that was cut off does not keep the demonstration waiting.
 const CLUSTER_PATIENCE: Duration = Duration::from_secs(8);

@@ -65,7 +65,7 @@ impl Phone {
             return;
         }
         if response.status() < 200 {
-            return self.on_provisional(now, number, method, response);
+            return self.on_provisional(now, number, method);
         }
         let sent = self.line(number).request.take().expect("it is ours");
         let took = now.saturating_duration_since(sent.since);
@@ -73,6 +73,8 @@ impl Phone {
             Method::Invite => self.on_invite_answered(now, number, cseq, took, response),
             Method::Bye => {
                 self.latency.record(Interval::ByeToAnswer, took);
+                let is_refused = response.status() >= 300;
+                self.ledger.at(number).byes_refused += u32::from(is_refused);
                 self.close(now, number);
             }
             _ => {
@@ -85,13 +87,7 @@ impl Phone {
         }
     }
 
-    fn on_provisional(
-        &mut self,
-        now: Instant,
-        number: u32,
-        method: Method,
-        response: &Message<'_>,
-    ) {
+    fn on_provisional(&mut self, now: Instant, number: u32, method: Method) {
         let patience = self.run.ring + RINGING_LATE_MAX + self.run.patience;
         let line = self.line(number);
         let first = line.response.0 == 0;
@@ -111,11 +107,8 @@ impl Phone {
             );
         }
         self.arm(again, number, Alarm::Request);
-        let line = self.line(number);
-        if response.status() > 100
-            && line.plan.scenario == Scenario::Cancel
-            && line.cancel.is_none()
-        {
+        // RFC 3261 9.1: any provisional response will do, and a 180 may be lost.
+        if first && self.line(number).plan.scenario == Scenario::Cancel {
             self.arm(now + self.run.ring, number, Alarm::GiveUp);
         }
     }

@@ -296,9 +296,9 @@ impl Phone {
 
     // RFC 3261 13.3.1.4: a call whose 2xx was never acknowledged is ended with a BYE.
     fn on_unanswered(&mut self, now: Instant, number: u32, alarm: Alarm) {
-        let is_up = self.ledger.of(number).answered.is_some();
-        let is_opening = self.lines[&number].state == State::Opening;
-        if alarm == Alarm::Answer && is_up && is_opening {
+        let is_answered = self.ledger.of(number).answered.is_some();
+        let may_end = matches!(self.lines[&number].state, State::Opening | State::Up);
+        if alarm == Alarm::Answer && is_answered && may_end {
             self.hang_up(now, number);
         } else {
             self.close(now, number);
