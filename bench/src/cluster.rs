@@ -294,6 +294,37 @@ impl Member {
         Ok(())
     }
 
+    /// SIGTERM.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn ask_to_end(&self) -> io::Result<()> {
+        let pid = self.pid().and_then(|pid| i32::try_from(pid).ok());
+        let pid = pid.ok_or_else(|| io::Error::other("the node does not run"))?;
+        let told = Command::new("kill").arg(pid.to_string()).status()?;
+        told.success()
+            .then_some(())
+            .ok_or_else(|| io::Error::other("no signal was sent"))
+    }
+
+    /// Whether it has ended by itself.
+    ///
+    /// # Errors
+    /// It ended with a failure.
+    pub fn has_ended(&mut self) -> io::Result<bool> {
+        let Some(process) = &mut self.process else {
+            return Ok(true);
+        };
+        match process.0.try_wait()? {
+            None => Ok(false),
+            Some(status) if status.success() => {
+                self.process = None;
+                Ok(true)
+            }
+            Some(status) => Err(io::Error::other(format!("a node ended with {status}"))),
+        }
+    }
+
     /// SIGKILL.
     pub fn kill(&mut self) {
         self.process = None;

@@ -29,6 +29,7 @@ pub mod reconcile;
 pub mod record;
 pub mod replicate;
 pub mod report;
+pub mod roll;
 pub mod table;
 pub mod template;
 pub mod testbed;

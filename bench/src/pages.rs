@@ -82,12 +82,17 @@ impl Pages {
     /// # Errors
     /// The admin page does not answer, or the node is in no cluster.
     pub fn calls_adopted(&self) -> io::Result<u64> {
+        self.of_shards("calls_adopted")
+    }
+
+    /// A number of the page `/cluster`, of all shards.
+    ///
+    /// # Errors
+    /// The admin page does not answer, or the node is in no cluster.
+    pub fn of_shards(&self, name: &str) -> io::Result<u64> {
         let shards = self.cluster()?;
         let shards = shards["shards"].as_array().cloned().unwrap_or_default();
-        let adopted = shards
-            .iter()
-            .filter_map(|shard| shard["calls_adopted"].as_u64());
-        Ok(adopted.sum())
+        Ok(shards.iter().filter_map(|shard| shard[name].as_u64()).sum())
     }
 
     /// Whether the node stands in a view with `members` members that all serve.

@@ -4,7 +4,7 @@ use std::process::{Command, Output};
 
 fn demo(more: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_demo"))
-        .args(["--calls", "60", "--rate", "100", "--hold-ms", "300"])
+        .args(["--rate", "100"])
         .args(more)
         .output()
         .expect("the demonstration starts")
@@ -17,7 +17,7 @@ fn said(output: &Output) -> String {
 
 #[test]
 fn a_record_that_is_missing_from_the_store_makes_it_fail() {
-    let output = demo(&["--lose-record"]);
+    let output = demo(&["--calls", "60", "--hold-ms", "300", "--lose-record"]);
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
 }
 
@@ -29,11 +29,30 @@ fn two_shards_hand_datagrams_over_and_every_call_is_recorded_once() {
         eprintln!("SKIPPED: two shards need two cores");
         return;
     }
-    let output = demo(&["--shards", "2", "--json"]);
+    let output = demo(&[
+        "--calls",
+        "60",
+        "--hold-ms",
+        "300",
+        "--shards",
+        "2",
+        "--json",
+    ]);
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     // Behind what the node says about its CDF.
     let all = String::from_utf8_lossy(&output.stdout);
     let last = all.lines().last().unwrap_or_default();
     let value: serde_json::Value = serde_json::from_str(last).expect("one object");
     assert!(value["hand_over_us"]["count"].as_u64() > Some(0), "{value}");
+}
+
+#[test]
+fn nodes_that_are_restarted_in_order_lose_nothing() {
+    let output = demo(&["--roll", "--calls", "500", "--hold-ms", "2000", "--json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let all = String::from_utf8_lossy(&output.stdout);
+    let last = all.lines().last().unwrap_or_default();
+    let value: serde_json::Value = serde_json::from_str(last).expect("one object");
+    assert!(value["calls_moved"].as_u64() > Some(0), "{value}");
+    assert_eq!(value["balance"]["cut_off"], 0, "{value}");
 }

@@ -141,7 +141,8 @@ impl Shard {
         self.set_now(now);
         for state in states {
             self.env.counters.call_resumed += 1;
-            self.b2bua.resume(&mut self.env, state);
+            self.b2bua
+                .resume(&mut self.env, state, TAKEN_OVER_SPREAD_MS);
         }
         self.settle(now);
     }
@@ -564,6 +565,9 @@ impl Shard {
     }
 }
 
+/// Overdue interims of calls that were taken over all at once are spread over this time,
+/// milliseconds.
+const TAKEN_OVER_SPREAD_MS: u64 = 1_500;
 /// Greater than any version of a call.
 const VERSION_NEVER: replication::Version = replication::Version {
     epoch: u32::MAX,

@@ -109,6 +109,8 @@ pub enum StoreEvent {
     Released(u128, Version),
     /// This node has to go on with a call: its owner is dead, or it was this node itself.
     TakeOver(Box<CallState>),
+    /// This node has to go on with a call that a leaving node gave to it.
+    Received(Box<CallState>),
     /// Another node goes on with the call.
     Lost(u128),
     /// This node was not a member for a while: what it still owns will be given to it anew.

@@ -16,6 +16,7 @@ use bench::drive::{self, Addresses, Outcome, Progress, Schedule};
 use bench::fault::{self, Blow, Fault, Struck};
 use bench::plan::{Mix, PATIENCE, Run};
 use bench::reconcile::{self, Balance};
+use bench::roll::{self, Rolled};
 use bench::table;
 use bench::testbed::{self, Testbed, Wanted};
 use clap::Parser;
@@ -42,6 +43,9 @@ struct Arguments {
     /// Nodes: one alone, or a cluster of which one is killed in the middle of the load.
     #[arg(long, default_value_t = 3, value_parser = nodes)]
     nodes: u8,
+    /// End every node in order and start it again, one after the other, instead of killing one.
+    #[arg(long)]
+    roll: bool,
     /// Shards of a node, each pinned to a core of its own; 0 = one that is not pinned.
     #[arg(long, default_value_t = 0)]
     shards: usize,
@@ -79,6 +83,7 @@ struct Found {
     hand_over_us: Option<HandOver>,
     took: Duration,
     struck: Option<Struck>,
+    rolled: Option<Rolled>,
     /// Records that came again with other contents, where somebody counted.
     conflicts: usize,
 }
@@ -132,7 +137,11 @@ fn demonstrate(arguments: &Arguments) -> Result<bool, Box<dyn std::error::Error>
     }
     let is_good = balance.is_balanced()
         && table::strange(&outcome.calls, &faults) == 0
-        && found.conflicts == 0;
+        && found.conflicts == 0
+        && found
+            .rolled
+            .as_ref()
+            .is_none_or(|rolled| rolled.adopted == 0);
     if arguments.json {
         let mut value = table::to_json(&outcome.calls, &outcome.latency, Some(balance));
         value["cpu_us_per_call"] = found.cpu_us_per_call.into();
@@ -140,6 +149,8 @@ fn demonstrate(arguments: &Arguments) -> Result<bool, Box<dyn std::error::Error>
         let takeover = found.struck.and_then(|struck| struck.takeover);
         value["takeover_ms"] = takeover.map(|time| time.as_millis() as u64).into();
         value["calls_adopted"] = found.struck.map(|struck| struck.adopted).into();
+        let moved = found.rolled.as_ref().map(|rolled| rolled.moved);
+        value["calls_moved"] = moved.into();
         value["verdict"] = verdict.into();
         println!("{value}");
     } else {
@@ -187,6 +198,16 @@ fn print_found(found: &Found) {
             "{} was killed: {takeover}, {} calls in all; {cut_into} were being set up there, \
              {} of them were cut off\n",
             struck.fault.node, struck.adopted, balance.cut_off
+        );
+    }
+    if let Some(rolled) = &found.rolled {
+        let after = rolled.left_after.iter().map(Duration::as_millis);
+        println!(
+            "each node was ended in order, after {:?} ms, and started again; {} calls moved first, {} \
+             were left behind\n",
+            after.collect::<Vec<_>>(),
+            rolled.moved,
+            rolled.adopted
         );
     }
     print!("{}", table::findings(balance));
@@ -267,6 +288,7 @@ fn measure_alone(arguments: &Arguments) -> Result<Found, Box<dyn std::error::Err
         hand_over_us,
         took,
         struck: None,
+        rolled: None,
         conflicts: 0,
     })
 }
@@ -281,21 +303,28 @@ fn measure_cluster(arguments: &Arguments) -> Result<Found, Box<dyn std::error::E
     let addresses = addresses(callee, targets);
     let before = cluster.shard_cpu_s()?;
     let began = Instant::now();
-    let middle = Duration::from_secs_f64(f64::from(arguments.calls) / f64::from(arguments.rate))
-        .mul_f64(0.5);
-    let (outcome, struck) = std::thread::scope(|scope| {
-        let cluster = &mut cluster;
+    let load = Duration::from_secs_f64(f64::from(arguments.calls) / f64::from(arguments.rate));
+    let (outcome, done) = std::thread::scope(|scope| {
+        let (cluster, rolls) = (&mut cluster, arguments.roll);
         let striker = scope.spawn(move || {
-            std::thread::sleep(middle);
-            fault::strike(cluster, VICTIM, Blow::Kill, Blow::Kill.away(), None)
+            std::thread::sleep(load.mul_f64(if rolls { 0.1 } else { 0.5 }));
+            if rolls {
+                return Ok((None, Some(roll::roll(cluster)?)));
+            }
+            let struck = fault::strike(cluster, VICTIM, Blow::Kill, Blow::Kill.away(), None);
+            struck.map(|struck| (Some(struck), None))
         });
         let outcome = place_calls(arguments, &addresses, CLUSTER_PATIENCE);
         (outcome, striker.join().expect("killing does not panic"))
     });
-    let (outcome, struck) = (outcome?, struck?);
+    let done: std::io::Result<(Option<Struck>, Option<Rolled>)> = done;
+    let (outcome, (struck, rolled)) = (outcome?, done?);
     let took = began.elapsed();
-    let cpu_s = cluster.shard_cpu_s()? + struck.cpu_s - before;
-    let faults = [struck.fault];
+    let ended_s = struck.map_or(0.0, |struck| struck.cpu_s);
+    let rolled_s = rolled.as_ref().map_or(0.0, |rolled| rolled.cpu_s);
+    let cpu_s = cluster.shard_cpu_s()? + ended_s + rolled_s - before;
+    // What ends in order excuses nothing.
+    let faults: Vec<Fault> = struck.iter().map(|struck| struck.fault).collect();
     // What nodes hold back when nobody calls any more would be missed below.
     let _ = cluster.wait_idle();
     let conflicts = cluster.conflicts();
@@ -312,7 +341,8 @@ fn measure_cluster(arguments: &Arguments) -> Result<Found, Box<dyn std::error::E
         outcome,
         hand_over_us,
         took,
-        struck: Some(struck),
+        struck,
+        rolled,
         conflicts,
     })
 }

@@ -39,11 +39,11 @@ impl B2bua {
         Some((id, stored))
     }
 
-    /// Takes a call up again whose state was found after a restart of this node.
-    pub fn resume(&mut self, env: &mut Env, mut state: CallState) {
+    /// Takes a call up from its state. A record that fell due meanwhile leaves within `spread_ms`
+    /// at random.
+    pub fn resume(&mut self, env: &mut Env, mut state: CallState, spread_ms: u64) {
         let id = state.id;
-        self.ctf
-            .adopt(env.now, &mut state.charging, ADOPTED_SPREAD_MS);
+        self.ctf.adopt(env.now, &mut state.charging, spread_ms);
         if state.phase == Phase::Answered {
             // The ACK may have come while nobody listened; its lack ends nothing any more.
             state.phase = Phase::Confirmed;
@@ -237,8 +237,6 @@ pub struct HoldEnv<'a> {
     pub counters: &'a mut crate::counters::Counters,
 }
 
-/// Overdue interims of resumed calls are spread over this time, milliseconds.
-const ADOPTED_SPREAD_MS: u64 = 1_500;
 /// Ended calls kept for their memory.
 const SPARE_MAX: usize = 16 * 1_024;
 /// Datagrams of one call that wait for copies; more are dropped, for SIP repeats them.

@@ -3,7 +3,7 @@
 
 use slotmap::Key;
 
-use super::{Shard, Taken};
+use super::{Shard, TAKEN_OVER_SPREAD_MS, Taken};
 use crate::b2bua::{HoldEnv, Origin, id_of};
 use crate::cluster::{Forward, claimed_keys};
 use crate::env::{CallKey, ListenerId};
@@ -246,12 +246,8 @@ impl Shard {
                     self.b2bua.release(&mut self.env, key, version);
                 }
             }
-            StoreEvent::TakeOver(state) => {
-                if self.b2bua.key_of(state.id).is_none() {
-                    self.env.counters.call_resumed += 1;
-                    self.b2bua.resume(&mut self.env, *state);
-                }
-            }
+            StoreEvent::TakeOver(state) => self.take_up(*state, TAKEN_OVER_SPREAD_MS),
+            StoreEvent::Received(state) => self.take_up(*state, 0),
             StoreEvent::Lost(id) => {
                 let lost = self.b2bua.forget(&mut self.env, id);
                 self.env.counters.call_lost_to_peer += u64::from(lost);
@@ -259,6 +255,13 @@ impl Shard {
             StoreEvent::AllLost => {
                 self.env.counters.call_lost_to_peer += self.b2bua.forget_stored(&mut self.env);
             }
+        }
+    }
+
+    fn take_up(&mut self, state: crate::b2bua::CallState, spread_ms: u64) {
+        if self.b2bua.key_of(state.id).is_none() {
+            self.env.counters.call_resumed += 1;
+            self.b2bua.resume(&mut self.env, state, spread_ms);
         }
     }
 

@@ -131,7 +131,7 @@ impl ClusterStore {
             };
             self.report.received += 1;
             self.replicator.tell(self.now, giver, id, version);
-            self.events.push_back(StoreEvent::TakeOver(Box::new(state)));
+            self.events.push_back(StoreEvent::Received(Box::new(state)));
         }
     }
 
