@@ -37,16 +37,21 @@ impl Fault {
         call.caller.through == Some(self.node) && begun <= self.struck.1 && settled
     }
 
-    /// The call was over when the node was struck, but the answer to its BYE was lost. The BYE
-    /// came again after the node that knew of it had gone, and was refused: RFC 3261 15.1.1 takes
-    /// that for the end that it was.
+    /// One phone had ended or given up the call when the node was struck, and the rest of that
+    /// was lost with the node: the answer to a BYE (RFC 3261 15.1.1 takes the 481 to its copy for
+    /// the end that it is), or a BYE or CANCEL that the node was still sending to the other phone.
     #[must_use]
-    pub fn makes_late(&self, call: &Call) -> bool {
-        let was_over = [&call.caller, &call.callee].iter().all(|seen| {
-            let ended = seen.ended.is_some_and(|(at, _)| at <= self.struck.1);
-            ended && seen.reinvites_refused == 0 && !seen.timed_out
+    pub fn ends_by_halves(&self, call: &Call) -> bool {
+        let is_before = |at: Instant| at <= self.struck.1;
+        let (caller, callee) = (&call.caller, &call.callee);
+        let ended = [caller, callee].iter().any(|seen| {
+            let by_itself = seen.ended.filter(|(_, by)| *by == call.plan.hangs_up);
+            by_itself.is_some_and(|(at, _)| is_before(at))
         });
-        was_over && call.caller.status == call.plan.scenario.status()
+        let given_up = caller.answered.is_none() && caller.settled.is_some_and(is_before);
+        (ended || given_up)
+            && caller.status == call.plan.scenario.status()
+            && caller.reinvites_refused + callee.reinvites_refused == 0
     }
 
     /// How late a periodic record of the call may come on account of it.
@@ -74,7 +79,7 @@ pub fn cut_off(faults: &[Fault], call: &Call) -> bool {
 /// The call did not go as planned, and a fault excuses that.
 #[must_use]
 pub fn excused(faults: &[Fault], call: &Call) -> bool {
-    cut_off(faults, call) || faults.iter().any(|fault| fault.makes_late(call))
+    cut_off(faults, call) || faults.iter().any(|fault| fault.ends_by_halves(call))
 }
 
 /// What was done, and what the others made of it.

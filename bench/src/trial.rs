@@ -125,6 +125,18 @@ impl Trial {
         self.up().filter(|call| !call.went_as_planned()).count()
     }
 
+    /// Calls that one phone had ended when the blow fell, and that did not end well for both.
+    #[must_use]
+    pub fn halves(&self) -> usize {
+        let fault = self.struck.fault;
+        let calls = self.outcome.calls.iter();
+        let halves = calls.filter(|call| {
+            let is_cut_off = fault::cut_off(&[fault], call);
+            !call.went_as_planned() && !is_cut_off && fault.ends_by_halves(call)
+        });
+        halves.count()
+    }
+
     /// Everything that is wrong; empty if the promise was kept.
     #[must_use]
     pub fn faults(&self) -> Vec<String> {
@@ -205,6 +217,8 @@ impl Trial {
             ("calls_adopted", json!(self.struck.adopted)),
             ("calls_up", json!(self.up().count())),
             ("calls_lost", json!(self.lost())),
+            ("calls_cut_off", json!(self.balance.cut_off)),
+            ("calls_ended_by_halves", json!(self.halves())),
             ("requests_refused", json!(self.refused())),
             ("conflicts", json!(self.conflicts)),
             ("idle", json!(self.is_idle)),

@@ -16,6 +16,7 @@
 //! is admitted, and from any other nothing is stored, acked or counted (V4). When a session
 //! begins, or the queue overflows, the peer must be filled anew: see `catch_up`.
 
+mod congestion;
 mod incoming;
 mod outgoing;
 
@@ -293,8 +294,7 @@ impl Link {
         let request = self.sync_request.map(|_| self.incoming.request_at);
         let sendable = self.out.can_send_new().then_some(now);
         let resend = (self.out.in_flight > 0).then_some(self.out.resend_at);
-        let has_space = self.out.slots.len() < self.config.queue_max / 2;
-        let walk = self.giver.deadline().filter(|_| has_space);
+        let walk = self.giver.deadline().filter(|_| self.has_room_for_walk());
         [request, sendable, resend, self.incoming.ack_at, walk]
             .into_iter()
             .flatten()
@@ -351,10 +351,14 @@ impl Link {
             .start(Scope::Targets, self.view, self.is_giving, now);
     }
 
+    // Half of the queue stays free for live records, and few wait behind the walk.
+    fn has_room_for_walk(&self) -> bool {
+        self.out.slots.len() < self.config.queue_max / 2 && self.out.unsent() < WALK_AHEAD
+    }
+
     fn walk(&mut self, now: u64, ring: &Ring, is_target: &dyn Fn(CallId) -> bool) {
         let peer = self.channel.ends().peer;
-        // Half of the queue stays free for live records.
-        while self.out.slots.len() < self.config.queue_max / 2 {
+        while self.has_room_for_walk() {
             let (rate, number) = (self.config.sync_bytes_per_s, self.giver.number());
             match self.giver.next(now, rate, ring, peer, is_target) {
                 Walked::Record(id, version, kind) => self.out.push(id, version, kind, number),
@@ -582,6 +586,8 @@ pub struct LinkCounters {
 
 /// Numbers beyond the cumulative ack a receiver remembers, and a sender may have in flight.
 pub const RECEIVE_WINDOW: u64 = 1024;
+/// Records of a walk that wait to be sent: a few datagrams.
+const WALK_AHEAD: usize = 32;
 const SYNC_REQUEST_NS: u64 = 50_000_000;
 const _: () = assert!(
     RECEIVE_WINDOW > 66,

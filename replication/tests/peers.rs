@@ -81,6 +81,9 @@ struct World {
     draw: Draw,
     now: u64,
     loss: u64,
+    /// Time that the path to each node takes for one datagram, and until when it is taken.
+    narrow: u64,
+    taken: BTreeMap<u16, u64>,
     cut: BTreeSet<(u16, u16)>,
     /// (arrival, order), negated for a max-heap.
     flying: BinaryHeap<(i64, i64, u16, u16, Vec<u8>)>,
@@ -110,6 +113,8 @@ impl World {
             draw: Draw(seed),
             now: 1,
             loss,
+            narrow: 0,
+            taken: BTreeMap::new(),
             cut: BTreeSet::new(),
             flying: BinaryHeap::new(),
             sent: 0,
@@ -224,7 +229,9 @@ impl World {
                     } else {
                         0
                     };
-                    let at = self.now + 100_000 + self.draw.below(100_000) + jitter;
+                    let taken = self.taken.entry(to).or_default();
+                    *taken = (*taken).max(self.now) + self.narrow;
+                    let at = *taken + 100_000 + self.draw.below(100_000) + jitter;
                     self.sent += 1;
                     self.flying
                         .push((-(at as i64), -self.sent, from as u16, to, packet.clone()));
@@ -484,6 +491,13 @@ fn calls_that_ended_while_a_peer_was_away_are_forgotten_there() {
         }
         assert!(world.nodes[0].ring.counters().tombstones_dropped > 0);
         world.members = everybody;
+        // V8: a node that was dead comes back as a new incarnation, with its ring.
+        let config = world.nodes[1].config;
+        let (young, old) = world.nodes[1].ring.image();
+        let (young, old) = (Map::heap_copy(&young), Map::heap_copy(&old));
+        let (ring, _) = Ring::open(young, old, &config).expect("recovers");
+        world.nodes[1] = Node::new(1, 2, 2, &[0, 1], Some(ring));
+        world.members[1].incarnation = 2;
         world.enter_view();
         world.settle();
         assert_eq!(
@@ -859,4 +873,25 @@ fn links_of_neighbouring_versions_replicate_and_of_others_do_not() {
     assert!(world.nodes[2].ring.newest(id).is_none());
     let link = world.nodes[2].replicator.link(0).expect("a peer");
     assert!(link.counters().protocol_refused > 0);
+}
+
+#[test]
+fn a_path_that_loses_and_is_slow_is_not_filled_with_repetitions() {
+    let mut world = World::new(2, 2, 77, 0);
+    world.settle();
+    let calls = 600;
+    for _ in 0..calls {
+        world.new_call(0, 1000, Mode::Async);
+    }
+    world.settle();
+    // The peer comes back with nothing, and the path takes 10,000 datagrams a second from now on.
+    world.nodes[1] = Node::new(1, 2, 2, &[0, 1], None);
+    world.members[1].incarnation = 2;
+    (world.narrow, world.loss) = (100_000, 1);
+    let before = world.sent;
+    world.enter_view();
+    world.settle();
+    let sent = world.sent - before;
+    assert!(sent < 2 * calls, "{sent} datagrams for {calls} records");
+    assert_eq!(world.fingerprint(0, 0), world.fingerprint(1, 0));
 }

@@ -193,7 +193,7 @@ fn print_trial(trial: &Trial) {
 /// One line for each fault.
 fn overview(trials: &[Trial]) -> String {
     let mut out = format!(
-        "{:<16}{:>7}{:>7}{:>6}{:>9}{:>10}{:>10}{:>9}{:>9}{:>10}{:>10}{:>10}{:>8}\n",
+        "{:<16}{:>7}{:>7}{:>6}{:>9}{:>10}{:>10}{:>9}{:>7}{:>9}{:>10}{:>10}{:>10}{:>8}\n",
         "FAULT",
         "CALLS",
         "UP",
@@ -202,6 +202,7 @@ fn overview(trials: &[Trial]) -> String {
         "AFTER ms",
         "WHOLE ms",
         "CUT OFF",
+        "HALVES",
         "REFUSED",
         "INV p50",
         "INV p99",
@@ -216,7 +217,7 @@ fn overview(trials: &[Trial]) -> String {
         let bye = trial.outcome.latency.of(Interval::ByeToAnswer);
         let _ = writeln!(
             out,
-            "{:<16}{:>7}{:>7}{:>6}{:>9}{after:>10}{:>10}{:>9}{:>9}{:>10.1}{:>10.1}{:>10.1}{:>8.0}",
+            "{:<16}{:>7}{:>7}{:>6}{:>9}{after:>10}{:>10}{:>9}{:>7}{:>9}{:>10.1}{:>10.1}{:>10.1}{:>8.0}",
             trial.blow.name(),
             trial.balance.calls,
             trial.up().count(),
@@ -224,6 +225,7 @@ fn overview(trials: &[Trial]) -> String {
             trial.struck.adopted,
             trial.struck.whole.as_millis(),
             trial.balance.cut_off,
+            trial.halves(),
             trial.refused(),
             ms(invite.p50_us),
             ms(invite.p99_us),

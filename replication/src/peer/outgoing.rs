@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::congestion::Congestion;
 use super::{LinkConfig, LinkCounters, RECEIVE_WINDOW};
 use crate::frame::{ENTRY_RECORD, ENTRY_SYNC, Entry, EntryKind, STREAM, Stream};
 use crate::reassembly::PIECE;
@@ -38,6 +39,7 @@ pub(super) struct Outgoing {
     pub(super) cursor: usize,
     pub(super) in_flight: usize,
     bytes_in_flight: u64,
+    congestion: Congestion,
     pub(super) peer_window: u64,
     overdue: VecDeque<u64>,
     /// The rest of a record too long for one datagram: number, version sent, next offset.
@@ -58,6 +60,7 @@ impl Outgoing {
             cursor: 0,
             in_flight: 0,
             bytes_in_flight: 0,
+            congestion: Congestion::new(),
             peer_window: u64::from(config.window_bytes),
             overdue: VecDeque::with_capacity(RECEIVE_WINDOW as usize),
             partial: None,
@@ -93,10 +96,22 @@ impl Outgoing {
     }
 
     pub(super) fn can_send_new(&self) -> bool {
-        let window = self.bytes_in_flight < self.peer_window || self.in_flight == 0;
-        self.partial.is_some()
-            || !self.overdue.is_empty()
-            || (self.cursor < self.slots.len().min(RECEIVE_WINDOW as usize) && window)
+        let has_more = self.cursor < self.slots.len().min(SEND_WINDOW);
+        self.partial.is_some() || ((has_more || !self.overdue.is_empty()) && self.has_window())
+    }
+
+    fn has_window(&self) -> bool {
+        let window = self.congestion.window().min(self.peer_window);
+        self.bytes_in_flight < window || self.in_flight == 0
+    }
+
+    /// Slots that were never sent.
+    pub(super) fn unsent(&self) -> usize {
+        self.slots.len() - self.cursor
+    }
+
+    fn next_number(&self) -> u64 {
+        self.base + self.cursor as u64
     }
 
     fn rto(&self, tries: u8) -> u64 {
@@ -105,7 +120,8 @@ impl Outgoing {
         } else {
             2 * self.srtt + 4 * self.rttvar
         };
-        (measured.clamp(RTO_MIN_NS, RTO_MAX_NS) << tries.saturating_sub(1).min(6)).min(RTO_MAX_NS)
+        let patience = measured.clamp(RTO_MIN_NS, RTO_MAX_NS) << tries.saturating_sub(1).min(6);
+        self.congestion.patience(patience).min(RTO_MAX_NS)
     }
 
     pub(super) fn collect_overdue(&mut self, now: u64, counters: &mut LinkCounters) {
@@ -113,6 +129,7 @@ impl Outgoing {
             return;
         }
         self.resend_at = u64::MAX;
+        let (next, resent) = (self.next_number(), counters.entries_resent);
         for n in 0..self.cursor {
             let slot = self.slots[n];
             if slot.state != SlotState::InFlight {
@@ -121,9 +138,13 @@ impl Outgoing {
             let due = slot.sent_at + self.rto(slot.tries);
             if due <= now && self.overdue.len() < RECEIVE_WINDOW as usize {
                 self.make_overdue(n, counters);
+                self.congestion.on_overdue(self.base + n as u64, next);
             } else {
                 self.resend_at = self.resend_at.min(due);
             }
+        }
+        if counters.entries_resent > resent {
+            self.congestion.back_off();
         }
     }
 
@@ -169,6 +190,9 @@ impl Outgoing {
                 return Some(n as usize);
             }
             self.partial = None;
+        }
+        if !self.has_window() {
+            return None;
         }
         while let Some(&number) = self.overdue.front() {
             let n = number.checked_sub(self.base).map(|n| n as usize);
@@ -321,7 +345,10 @@ impl Outgoing {
         match slot.state {
             SlotState::Acked | SlotState::Queued => return,
             SlotState::InFlight => {
-                self.bytes_in_flight -= u64::from(slot.bytes);
+                let bytes = u64::from(slot.bytes);
+                self.congestion
+                    .on_acked(bytes, self.bytes_in_flight, self.peer_window);
+                self.bytes_in_flight -= bytes;
                 self.in_flight -= 1;
             }
             SlotState::Overdue => {}
@@ -331,6 +358,7 @@ impl Outgoing {
         // A number sent twice does not tell which sending was answered.
         let (tries, sample) = (slot.tries, now.saturating_sub(slot.sent_at));
         if tries == 1 {
+            self.congestion.on_round_trip();
             self.note_round_trip(sample);
         }
     }
@@ -338,10 +366,12 @@ impl Outgoing {
     /// What lies well before an acked number and had its round trip is lost.
     fn send_holes_again(&mut self, now: u64, highest: usize, counters: &mut LinkCounters) {
         let patience = self.srtt + self.rttvar;
+        let next = self.next_number();
         for n in 0..highest.saturating_sub(REORDER) {
             let slot = self.slots[n];
             if slot.state == SlotState::InFlight && now >= slot.sent_at + patience {
                 self.make_overdue(n, counters);
+                self.congestion.on_hole(self.base + n as u64, next);
             }
         }
     }
@@ -357,6 +387,10 @@ impl Outgoing {
     }
 }
 
+/// Numbers in flight: as many as one ack can tell apart. What an ack cannot tell of would be sent
+/// again although it has arrived.
+const SEND_WINDOW: usize = 65;
+const _: () = assert!(SEND_WINDOW as u64 <= RECEIVE_WINDOW);
 /// Later numbers acked before a hole counts as lost.
 const REORDER: usize = 3;
 const RTO_FIRST_NS: u64 = 20_000_000;

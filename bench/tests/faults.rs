@@ -1,0 +1,51 @@
+//! Faults of real processes, small: the full measure is `cargo run --release -p bench --bin faults`.
+
+use std::process::{Command, Output};
+
+fn faults(more: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_faults"))
+        .args(["--rate", "40", "--hold-ms", "2000", "--interim", "1"])
+        .args(["--away-ms", "2000"])
+        .args(more)
+        .output()
+        .expect("the program starts")
+}
+
+fn said(output: &Output) -> String {
+    let all = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
+    String::from_utf8_lossy(&all).into_owned()
+}
+
+fn is_skipped(output: &Output) -> bool {
+    let said = said(output);
+    let skipped = said.lines().find(|line| line.starts_with("SKIPPED"));
+    skipped.inspect(|line| eprintln!("{line}")).is_some()
+}
+
+fn survives(blows: &[&str]) {
+    let output = faults(blows);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    if !is_skipped(&output) {
+        let text = said(&output);
+        let verdicts = text.lines().filter(|line| line.starts_with("VERDICT"));
+        assert_eq!(verdicts.count(), blows.len(), "{text}");
+    }
+}
+
+#[test]
+fn a_node_that_is_killed_or_loses_its_memory_costs_no_call() {
+    survives(&["kill", "power-off"]);
+}
+
+#[test]
+fn a_node_that_is_cut_off_or_stopped_costs_no_call() {
+    survives(&["partition", "partition-peers", "stop"]);
+}
+
+#[test]
+fn a_record_that_is_missing_makes_the_verdict_fail() {
+    let output = faults(&["stop", "--lose-record"]);
+    if !is_skipped(&output) {
+        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    }
+}
