@@ -187,26 +187,43 @@ impl NodeProcess {
 
     /// The same with `node.cores` as given.
     pub fn start_on_cores(callee: SocketAddr, more: &str, cores: &str) -> Self {
-        Self::start_whole(callee, "", more, cores)
+        Self::start_whole(callee, "", more, |text| {
+            text.replace("cores = []", &format!("cores = {cores}"))
+        })
     }
 
     /// Starts one with further keys of `[sip]`, before `more`.
     pub fn start_with(callee: SocketAddr, sip: &str, more: &str) -> Self {
-        Self::start_whole(callee, sip, more, "[]")
+        Self::start_whole(callee, sip, more, |text| text)
     }
 
-    fn start_whole(callee: SocketAddr, sip_keys: &str, more: &str, cores: &str) -> Self {
+    /// Starts one whose configuration is what `edit` makes of the usual one.
+    pub fn start_edited(
+        callee: SocketAddr,
+        more: &str,
+        edit: impl FnOnce(String) -> String,
+    ) -> Self {
+        Self::start_whole(callee, "", more, edit)
+    }
+
+    fn start_whole(
+        callee: SocketAddr,
+        sip_keys: &str,
+        more: &str,
+        edit: impl FnOnce(String) -> String,
+    ) -> Self {
         let dir = tempfile::tempdir().expect("there is room for temporary files");
         let (sip, admin) = (free_udp(), free_tcp());
         let text = format!(
-            "[node]\nname = \"test\"\ncores = {cores}\nstate_dir = \"{dir}/state\"\ndata_dir = \"{dir}/data\"\n\
+            "[node]\nname = \"test\"\ncores = []\nstate_dir = \"{dir}/state\"\ndata_dir = \"{dir}/data\"\n\
              drain_timeout_s = 20\nring_young_mib = 16\nring_old_mib = 32\n\
              [admin]\nlisten = \"{admin}\"\n\
              [sip]\nlisten = [\"udp:{sip}\"]\n{sip_keys}[[sip.route]]\nmatch = \"*\"\n\
              next_hop = \"{callee}\"\n{more}",
             dir = dir.path().display(),
         );
-        std::fs::write(dir.path().join("node.toml"), text).expect("the directory takes files");
+        std::fs::write(dir.path().join("node.toml"), edit(text))
+            .expect("the directory takes files");
         let store = dir.path().join("data/cdf.sqlite");
         let mut node = Self {
             process: None,

@@ -67,7 +67,11 @@ impl Ctf {
                 });
             }
             Trigger::TariffReceived { xml } if rows.interim_on_tariff => {
-                self.sip_interim(now, session, |writer| ims::tariff(writer, xml));
+                let method = session.method.clone();
+                self.sip_interim(now, session, |writer| {
+                    ims::event_type(writer, &method, b"", None);
+                    ims::tariff(writer, xml);
+                });
             }
             _ => self.counters.trigger_ignored += 1,
         }

@@ -88,11 +88,17 @@ impl B2bua {
             return;
         }
         self.acknowledge_pending(env, call);
+        // RFC 3326 knows status codes only: what failed inside is a server's error to a phone.
+        let reason = match cause {
+            CauseCode::INTERNAL_ERROR => Some(500),
+            CauseCode(code @ 400..700) => Some(code.unsigned_abs()),
+            _ => None,
+        };
         for side in [Side::Originating, Side::Terminating] {
             self.send_bye(env, call, side, |out, _| {
-                if (400..700).contains(&cause.0) {
+                if let Some(code) = reason {
                     out.extend_from_slice(b"Reason: SIP;cause=");
-                    write::number(out, cause.0.unsigned_abs().into());
+                    write::number(out, code.into());
                     out.extend_from_slice(b"\r\n");
                 }
                 compose::end_without_body(out);

@@ -153,11 +153,7 @@ const COMPLAINTS: &[(&str, &[&str])] = &[
 
 #[test]
 fn every_complaint_is_answered_by_tests_that_exist() {
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let mut sources = String::new();
-    for folder in ["charging/src", "charging/tests", "tests/tests"] {
-        read_below(&root.join(folder), &mut sources);
-    }
+    let sources = sources();
     for (complaint, tests) in COMPLAINTS {
         assert!(!tests.is_empty(), "{complaint}");
         for test in *tests {
@@ -165,6 +161,32 @@ fn every_complaint_is_answered_by_tests_that_exist() {
             assert!(sources.contains(&definition), "{complaint}: no {test}");
         }
     }
+}
+
+#[test]
+fn every_rule_of_offline_charging_is_kept_by_tests_that_exist() {
+    let sources = sources();
+    let rules = include_str!("../../../charging/RULES.md");
+    let mut tests = 0;
+    for name in rules.split('`').skip(1).step_by(2) {
+        let is_test = name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+        if is_test && name.matches('_').count() > 2 {
+            tests += 1;
+            assert!(sources.contains(&format!("fn {name}(")), "no {name}");
+        }
+    }
+    assert!(tests > 60, "{tests}");
+}
+
+fn sources() -> String {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut sources = String::new();
+    for folder in ["charging/src", "charging/tests", "tests/tests"] {
+        read_below(&root.join(folder), &mut sources);
+    }
+    sources
 }
 
 fn read_below(folder: &std::path::Path, into: &mut String) {

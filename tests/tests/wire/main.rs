@@ -4,7 +4,10 @@
 mod borders;
 mod expiry;
 mod freediameter;
+mod limits;
+mod policies;
 mod python_diameter;
+mod routes;
 mod sipp;
 mod torture_udp;
 mod trunk;

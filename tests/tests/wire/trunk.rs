@@ -1,6 +1,9 @@
 //! A trunk that challenges: to its 401 sipp computes the digest itself and lets nobody in whose
 //! answer is another.
 
+use std::process::Command;
+
+use tests::by_hand::{Phone, header};
 use tests::process::{NodeProcess, free_udp, is_installed};
 
 use super::sipp::{Expected, NO_INTERIM, at_200_a_second, run};
@@ -49,4 +52,82 @@ fn sipp_refuses_another_password() {
     let cdrs = node.cdrs();
     assert_eq!(cdrs.len(), 1);
     assert_eq!(cdrs[0]["cause_code"], 403, "{}", cdrs[0]);
+}
+
+/// RFC 7616 3.4 by Python's hashlib, which shares nothing with ours.
+const RESPONSE: &str = "
+import hashlib, sys
+algorithm, user, realm, password, method, uri, nonce, qop, nc, cnonce = sys.argv[1:]
+digest = lambda text: hashlib.new(algorithm, text.encode()).hexdigest()
+secret = digest(f'{user}:{realm}:{password}')
+request = digest(f'{method}:{uri}')
+between = f'{nonce}:{nc}:{cnonce}:{qop}' if qop else nonce
+print(digest(f'{secret}:{between}:{request}'))
+";
+
+/// A parameter of a credentials header, without its quotation marks.
+fn parameter<'a>(credentials: &'a str, name: &str) -> &'a str {
+    let list = credentials.strip_prefix("Digest ").unwrap_or_default();
+    let mut all = list.split(',').filter_map(|one| one.trim().split_once('='));
+    let value = all.find_map(|(key, value)| (key == name).then_some(value));
+    value.unwrap_or_default().trim_matches('"')
+}
+
+#[test]
+fn the_answer_to_a_407_is_what_python_computes() {
+    if !is_installed("python3") {
+        return;
+    }
+    let (caller, trunk) = (Phone::at("127.0.0.2"), Phone::at("127.0.0.3"));
+    let secret = "username = \"trunk-4711\"\npassword = \"s3cret, really\"\n";
+    let mut node = NodeProcess::start(trunk.address(), &format!("{secret}{NO_INTERIM}"));
+    for (n, algorithm, qop) in [
+        (0, "MD5", ""),
+        (1, "MD5", "auth"),
+        (2, "SHA-256", "auth"),
+        (3, "SHA-256", ""),
+    ] {
+        let invite = caller.invite(node.sip, "+49301", &format!("trunk{n}"));
+        let first = trunk.request("INVITE");
+        assert_eq!(header(&first, "Proxy-Authorization"), "");
+        let nonce = format!("nonce/{n}+=");
+        let offered = if qop.is_empty() { "" } else { ",qop=\"auth\"" };
+        let challenge = format!(
+            "Proxy-Authenticate: Digest realm=\"trunk.example\",nonce=\"{nonce}\",\
+             algorithm={algorithm}{offered}\r\n"
+        );
+        trunk.answer(
+            node.sip,
+            &first,
+            "407 Proxy Authentication Required",
+            &challenge,
+        );
+        let again = trunk.receive(|text| {
+            text.starts_with("INVITE ") && !header(text, "Proxy-Authorization").is_empty()
+        });
+        let given = header(&again, "Proxy-Authorization");
+        let of = |name| parameter(given, name);
+        assert_eq!(
+            (of("realm"), of("nonce")),
+            ("trunk.example", nonce.as_str())
+        );
+        assert_eq!((of("username"), of("qop")), ("trunk-4711", qop));
+        let target = again.split(' ').nth(1).expect("a Request-URI");
+        assert_eq!(of("uri"), target);
+        let output = Command::new("python3")
+            .args(["-c", RESPONSE])
+            .arg(algorithm.replace('-', "").to_lowercase())
+            .args(["trunk-4711", "trunk.example", "s3cret, really", "INVITE"])
+            .args([target, &nonce, qop, of("nc"), of("cnonce")])
+            .output()
+            .expect("python3 starts");
+        let computed = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(of("response"), computed.trim(), "{given}\n{output:?}");
+        trunk.answer(node.sip, &again, "486 Busy Here", "");
+        let answer = caller.final_answer(node.sip, &invite);
+        assert!(answer.starts_with("SIP/2.0 486"), "{answer}");
+    }
+    node.wait_idle();
+    node.stop();
+    assert_eq!(node.cdrs().len(), 4, "challenges are not billed");
 }

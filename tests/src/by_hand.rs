@@ -1,0 +1,215 @@
+//! Phones that a test plays itself, datagram by datagram, against a running node.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+/// A socket that speaks SIP as the test tells it to.
+pub struct Phone {
+    socket: UdpSocket,
+}
+
+impl Phone {
+    /// One at an address of the loopback network, with a port of its own.
+    ///
+    /// # Panics
+    /// When there is no such address.
+    #[must_use]
+    pub fn at(address: &str) -> Self {
+        let socket = UdpSocket::bind((address, 0)).expect("loopback has many addresses");
+        Self { socket }
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        let address = self.socket.local_addr();
+        address.expect("a bound socket has an address")
+    }
+
+    /// Sends a datagram.
+    pub fn send(&self, to: SocketAddr, text: &str) {
+        let sent = self.socket.send_to(text.as_bytes(), to);
+        sent.expect("loopback takes datagrams");
+    }
+
+    /// The next datagram that is meant; others are passed over.
+    ///
+    /// # Panics
+    /// When none comes within 5 s.
+    pub fn receive(&self, is_meant: impl Fn(&str) -> bool) -> String {
+        self.receive_within(Duration::from_secs(5), is_meant)
+            .expect("a datagram in time")
+    }
+
+    /// The same, if it comes in time.
+    pub fn receive_within(
+        &self,
+        limit: Duration,
+        is_meant: impl Fn(&str) -> bool,
+    ) -> Option<String> {
+        let until = Instant::now() + limit;
+        let mut buffer = [0; 65_535];
+        loop {
+            let left = until.checked_duration_since(Instant::now())?;
+            let left = left.max(Duration::from_millis(1));
+            let timeout = self.socket.set_read_timeout(Some(left));
+            timeout.expect("a socket takes a timeout");
+            let length = self.socket.recv(&mut buffer).ok()?;
+            let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+            if is_meant(&text) {
+                return Some(text);
+            }
+        }
+    }
+
+    /// The final answer to the request with that Call-ID and CSeq; an INVITE's failure gets its
+    /// ACK.
+    pub fn final_answer(&self, node: SocketAddr, request: &str) -> String {
+        let (id, cseq) = (header(request, "Call-ID"), header(request, "CSeq"));
+        let answer = self.receive(|text| {
+            text.starts_with("SIP/2.0 ")
+                && !text.starts_with("SIP/2.0 1")
+                && header(text, "Call-ID") == id
+                && header(text, "CSeq") == cseq
+        });
+        if request.starts_with("INVITE") && !answer.starts_with("SIP/2.0 2") {
+            let ack = request
+                .replace("INVITE", "ACK")
+                .replace(header(request, "To"), header(&answer, "To"));
+            self.send(node, &without_body(&ack));
+        }
+        answer
+    }
+
+    /// The next request with that method.
+    pub fn request(&self, method: &str) -> String {
+        self.receive(|text| text.starts_with(&format!("{method} ")))
+    }
+
+    /// Answers a request; `more` are further header lines.
+    pub fn answer(&self, node: SocketAddr, request: &str, status: &str, more: &str) {
+        let mut out = format!("SIP/2.0 {status}\r\n");
+        for line in request.lines().take_while(|line| !line.is_empty()) {
+            let kept = ["Via:", "From:", "Call-ID:", "CSeq:", "Record-Route:"];
+            if kept.iter().any(|name| line.starts_with(name)) {
+                out.push_str(&format!("{line}\r\n"));
+            } else if line.starts_with("To:") {
+                let tag = if line.contains(";tag=") {
+                    ""
+                } else {
+                    ";tag=callee"
+                };
+                out.push_str(&format!("{line}{tag}\r\n"));
+            }
+        }
+        let own = self.address();
+        self.send(
+            node,
+            &format!("{out}Contact: <sip:callee@{own}>\r\n{more}Content-Length: 0\r\n\r\n"),
+        );
+    }
+
+    /// A request that opens something: its text.
+    #[must_use]
+    pub fn opening(&self, method: &str, uri: &str, id: &str) -> String {
+        let own = self.address();
+        format!(
+            "{method} {uri} SIP/2.0\r\nVia: SIP/2.0/UDP {own};branch=z9hG4bK{id}\r\n\
+             Max-Forwards: 70\r\nFrom: <sip:+49401@home.example>;tag=caller\r\n\
+             To: <{uri}>\r\nCall-ID: {id}\r\nCSeq: 1 {method}\r\n\
+             Contact: <sip:caller@{own}>\r\nContent-Length: 0\r\n\r\n"
+        )
+    }
+
+    /// Sends an INVITE to `user` through the node.
+    #[must_use]
+    pub fn invite(&self, node: SocketAddr, user: &str, id: &str) -> String {
+        let invite = self.opening("INVITE", &format!("sip:{user}@{node}"), id);
+        self.send(node, &invite);
+        invite
+    }
+
+    /// A call that `callee` takes at once.
+    ///
+    /// # Panics
+    /// When the node does not take it.
+    #[must_use]
+    pub fn call(&self, callee: &Self, node: SocketAddr, id: &str) -> Established {
+        let call = self.try_call(callee, node, id);
+        call.expect("the node takes the call")
+    }
+
+    /// The same, unless the node refuses it with 503.
+    #[must_use]
+    pub fn try_call(&self, callee: &Self, node: SocketAddr, id: &str) -> Option<Established> {
+        let invite = self.invite(node, "+49301", id);
+        let first = self.receive(|text| header(text, "Call-ID") == id);
+        if first.starts_with("SIP/2.0 503") {
+            let to = (header(&invite, "To"), header(&first, "To"));
+            let ack = invite.replace("INVITE", "ACK").replace(to.0, to.1);
+            self.send(node, &ack);
+            return None;
+        }
+        let arrived = callee.request("INVITE");
+        callee.answer(node, &arrived, "200 OK", "");
+        let answer = self.final_answer(node, &invite);
+        assert!(answer.starts_with("SIP/2.0 200"), "{answer}");
+        let established = Established { invite, answer };
+        self.send(node, &established.request("ACK", 1));
+        callee.request("ACK");
+        Some(established)
+    }
+}
+
+/// A call that was answered, as its caller knows it.
+pub struct Established {
+    invite: String,
+    answer: String,
+}
+
+impl Established {
+    /// A request of the caller inside the dialog.
+    #[must_use]
+    pub fn request(&self, method: &str, cseq: u32) -> String {
+        let of_invite = |name| header(&self.invite, name);
+        let contact = header(&self.answer, "Contact");
+        let (_, target) = contact.split_once('<').expect("a Contact has its brackets");
+        let (target, _) = target.split_once('>').expect("a Contact has its brackets");
+        let (id, to) = (of_invite("Call-ID"), header(&self.answer, "To"));
+        format!(
+            "{method} {target} SIP/2.0\r\n{}\r\nMax-Forwards: 70\r\nFrom: {}\r\nTo: {to}\r\n\
+             Call-ID: {id}\r\nCSeq: {cseq} {method}\r\nContact: {}\r\nContent-Length: 0\r\n\r\n",
+            self.via(method, cseq),
+            of_invite("From"),
+            of_invite("Contact"),
+        )
+    }
+
+    /// Ends it from the caller's side; `callee` answers.
+    pub fn hang_up(&self, caller: &Phone, callee: &Phone, node: SocketAddr) {
+        let bye = self.request("BYE", 9);
+        caller.send(node, &bye);
+        let arrived = callee.request("BYE");
+        callee.answer(node, &arrived, "200 OK", "");
+        let answer = caller.final_answer(node, &bye);
+        assert!(answer.starts_with("SIP/2.0 200"), "{answer}");
+    }
+
+    fn via(&self, method: &str, cseq: u32) -> String {
+        let via = header(&self.invite, "Via");
+        format!("Via: {via}-{method}-{cseq}")
+    }
+}
+
+/// The value of a header line, empty without one.
+#[must_use]
+pub fn header<'a>(text: &'a str, name: &str) -> &'a str {
+    let mut lines = text.lines().take_while(|line| !line.is_empty());
+    let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    value.map_or("", str::trim)
+}
+
+fn without_body(text: &str) -> String {
+    let head = text.split("\r\n\r\n").next().unwrap_or(text);
+    format!("{head}\r\n\r\n")
+}
