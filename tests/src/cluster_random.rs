@@ -4,6 +4,7 @@ use charging::server::Fault;
 use dataplane::env::SplitMix64;
 use replication::Mode;
 
+use crate::cluster_checks::Losses;
 use crate::net::Net;
 use crate::random::{draw_message, draw_trouble};
 use crate::sim::{Clock, Cluster, Misfortune, Sabotage, Setup, World};
@@ -61,6 +62,7 @@ pub const SHAPES: [(u16, bool, u8); 4] =
     [(3, false, 2), (3, false, 3), (2, true, 2), (5, false, 3)];
 
 /// What came of a world.
+#[derive(Default)]
 pub struct Outcome {
     /// What was wrong.
     pub wrong: Vec<String>,
@@ -72,12 +74,19 @@ pub struct Outcome {
     pub counted: u64,
     /// Times from the end of a node to when another one took its calls over, milliseconds.
     pub takeovers: Vec<u64>,
+    /// What other nodes lacked when a node went.
+    pub losses: Losses,
 }
 
 /// Plays the cluster of a seed.
 #[must_use]
 pub fn play(seed: u64, scenario: Scenario, mode: Mode, sabotage: Sabotage) -> Outcome {
-    let mut world = draw(seed, scenario, mode, sabotage);
+    finish(draw(seed, scenario, mode, sabotage))
+}
+
+/// Plays a world to its end.
+#[must_use]
+pub fn finish(mut world: World) -> Outcome {
     world.run_until(HORIZON_MS);
     world.heal_and_drain();
     let wrong = world.cluster_verdict();
@@ -90,6 +99,7 @@ pub fn play(seed: u64, scenario: Scenario, mode: Mode, sabotage: Sabotage) -> Ou
         trace: world.trace,
         calls: established.count() as u64,
         counted: world.seen.counted,
+        losses: world.seen.losses,
         takeovers: std::mem::take(&mut world.seen.takeovers),
     }
 }
