@@ -157,6 +157,7 @@ impl Shard {
         self.env.set_now(now);
         self.blobs.set_now(now);
         self.acts = self.blobs.cluster().is_none_or(|cluster| cluster.may_act());
+        self.router.set_quiet(!self.acts);
     }
 
     // `hops`: how often it may be passed on to another node yet.

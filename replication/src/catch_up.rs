@@ -6,7 +6,7 @@
 //! giver's calls that are not marked: the giver no longer knows them. A mismatch repeats the
 //! whole. All of it is idempotent, so it may run under full traffic and be begun again any time.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use crate::frame::{ENTRY_SYNC, Entry, EntryKind};
 use crate::layout::record_size;
@@ -194,21 +194,25 @@ impl Giver {
 #[derive(Debug)]
 pub(crate) struct Marks {
     number: u32,
-    ids: HashSet<CallId>,
+    /// Calls, and the number of the newest entry of each; `BROUGHT` for those of the walk.
+    ids: HashMap<CallId, u64>,
     ids_max: usize,
     overflowed: bool,
+    /// Number of the walk's first entry. What was queued before is in the walk, if it is to stay.
+    first: u64,
     xor: u64,
     count: u32,
 }
 
 impl Marks {
     pub(crate) fn new(ids_max: usize) -> Self {
-        let ids = HashSet::new();
+        let ids = HashMap::new();
         Self {
             number: 0,
             ids,
             ids_max,
             overflowed: false,
+            first: u64::MAX,
             xor: 0,
             count: 0,
         }
@@ -220,6 +224,7 @@ impl Marks {
             self.number = number;
             self.ids.clear();
             (self.overflowed, self.xor, self.count) = (false, 0, 0);
+            self.first = u64::MAX;
         }
     }
 
@@ -228,12 +233,15 @@ impl Marks {
         if self.number == 0 || sync != self.number || entry.kind == EntryKind::Mark {
             return;
         }
-        if self.ids.len() >= self.ids_max && !self.ids.contains(&entry.id) {
+        if self.ids.len() >= self.ids_max && !self.ids.contains_key(&entry.id) {
             self.overflowed = true;
             return;
         }
-        self.ids.insert(entry.id);
+        let newest = self.ids.entry(entry.id).or_insert(0);
+        *newest = (*newest).max(entry.number);
         if entry.flags & ENTRY_SYNC != 0 {
+            *newest = BROUGHT;
+            self.first = self.first.min(entry.number);
             self.count += 1;
             self.xor ^= fingerprint(entry.id);
         }
@@ -243,13 +251,20 @@ impl Marks {
         !self.overflowed && (self.xor, self.count) == (mark.xor, mark.count)
     }
 
-    /// Drops the copies of `owner`'s calls that it did not mention; says how many.
-    pub(crate) fn forget_unmarked(&mut self, ring: &mut Ring, owner: u16) -> u64 {
-        let forgotten = ring.forget_owned_by(owner, |id| !self.ids.contains(&id));
-        self.ids = HashSet::new();
+    /// Drops the copies of `owner`'s calls that the walk, which ends with entry `end`, did not
+    /// bring, but for those it sent since the walk began; says how many. What was on its way
+    /// before proves nothing: it may have left for a place that has moved.
+    pub(crate) fn forget_unmarked(&mut self, ring: &mut Ring, owner: u16, end: u64) -> u64 {
+        let first = self.first.min(end);
+        let stays = |id| self.ids.get(&id).is_some_and(|&newest| newest > first);
+        let forgotten = ring.forget_owned_by(owner, |id| !stays(id));
+        self.ids = HashMap::new();
         forgotten
     }
 }
+
+/// Greater than the number of any entry.
+const BROUGHT: u64 = u64::MAX;
 
 /// A call's part in the xor-hash of a catch-up.
 fn fingerprint(id: CallId) -> u64 {

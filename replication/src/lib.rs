@@ -42,6 +42,8 @@ mod generation;
 pub mod layout;
 pub mod map;
 pub mod peer;
+#[doc(hidden)]
+pub mod plant;
 pub mod reader;
 mod reassembly;
 pub mod record;

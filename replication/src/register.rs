@@ -110,6 +110,8 @@ pub struct Register<V> {
     /// Highest round seen, so that the next ballot is higher.
     round: u64,
     proposal: Option<Proposal<V>>,
+    /// It does not know what it promised and accepted.
+    is_lost: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -139,16 +141,38 @@ impl<V: Clone> Register<V> {
             vote,
             round,
             proposal: None,
+            is_lost: false,
         }
+    }
+
+    /// A voter whose disk is lost (V10). It neither promises nor accepts until `propose` has read
+    /// its vote back: as many others as any majority it may have been part of must share with
+    /// have promised a ballot to it, under which it then votes again. `round` must lie above all
+    /// it may have promised to before, and `vote` is of no meaning.
+    #[must_use]
+    pub fn lost(node: u8, voters: u8, vote: Vote<V>, round: u64) -> Self {
+        Self {
+            round,
+            is_lost: true,
+            ..Self::new(node, voters, vote)
+        }
+    }
+
+    /// Whether the vote is not read back yet.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.is_lost
     }
 
     /// Begins an attempt, giving up any former one.
     pub fn propose(&mut self) -> Outcome<V> {
         self.round += 1;
         let ballot = Ballot::new(self.round, self.node);
-        self.vote.promised = ballot;
         let base = self.vote.accepted.clone();
-        let promised = 1 << self.node;
+        let promised = if self.is_lost { 0 } else { 1 << self.node };
+        if !self.is_lost {
+            self.vote.promised = ballot;
+        }
         self.proposal = Some(Proposal {
             ballot,
             promised,
@@ -158,7 +182,7 @@ impl<V: Clone> Register<V> {
         });
         let broadcast = Some(RegisterMessage::Prepare(ballot));
         Outcome {
-            must_save: true,
+            must_save: !self.is_lost,
             broadcast,
             ..Outcome::NOTHING
         }
@@ -175,6 +199,14 @@ impl<V: Clone> Register<V> {
             return Outcome::NOTHING;
         }
         match message {
+            RegisterMessage::Prepare(_) | RegisterMessage::Accept(..) if self.is_lost => {
+                Outcome::NOTHING
+            }
+            RegisterMessage::Promise {
+                ballot,
+                accepted,
+                value,
+            } if self.is_lost => self.on_promise_to_lost(from, ballot, (accepted, value)),
             RegisterMessage::Prepare(ballot) => self.on_prepare(ballot),
             RegisterMessage::Promise {
                 ballot,
@@ -272,6 +304,40 @@ impl<V: Clone> Register<V> {
         Outcome {
             must_save: true,
             broadcast,
+            ..Outcome::NOTHING
+        }
+    }
+
+    // Whatever was or can still be decided below the ballot has been accepted by one of so many
+    // others, for each majority lacks fewer of them, and these accept nothing below it any more.
+    fn on_promise_to_lost(
+        &mut self,
+        from: u8,
+        ballot: Ballot,
+        accepted: (Ballot, V),
+    ) -> Outcome<V> {
+        let enough = u32::from(self.voters) - self.majority() + 1;
+        let Some(proposal) = &mut self.proposal else {
+            return Outcome::NOTHING;
+        };
+        if proposal.ballot != ballot {
+            return Outcome::NOTHING;
+        }
+        // The first one replaces what has no meaning, under whatever ballot.
+        if proposal.promised == 0 || accepted.0 > proposal.base.0 {
+            proposal.base = accepted;
+        }
+        proposal.promised |= 1 << from;
+        if proposal.promised.count_ones() < enough {
+            return Outcome::NOTHING;
+        }
+        self.vote = Vote {
+            promised: ballot,
+            accepted: proposal.base.clone(),
+        };
+        (self.is_lost, self.proposal) = (false, None);
+        Outcome {
+            must_save: true,
             ..Outcome::NOTHING
         }
     }

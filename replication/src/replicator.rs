@@ -11,6 +11,7 @@ use hashbrown::HashTable;
 
 use crate::catch_up::Scope;
 use crate::peer::{Link, LinkConfig, LinkEvent};
+use crate::plant::{self, Plant};
 use crate::record::{CallId, Kind, Version};
 use crate::ring::Ring;
 use crate::seal::{ClusterKeys, Ends, OpenFault};
@@ -198,8 +199,13 @@ impl Replicator {
             peer.link.start_sync(Scope::Targets, now);
         }
         let need = self.need();
-        for hold in &mut self.holds {
-            hold.acked &= !changed;
+        for at in 0..self.holds.len() {
+            // What lies outside of the call's places now is dropped there.
+            let stays = self.places(self.holds[at].id);
+            let hold = &mut self.holds[at];
+            if !plant::is(Plant::AcksKept) {
+                hold.acked &= !changed & stays;
+            }
             hold.settle(need, on);
         }
         self.pop_settled();
@@ -366,12 +372,18 @@ impl Replicator {
         self.send_to_next_members(now);
         let (own, copies) = (self.config.node, self.config.copies);
         let members = Members::of(&self.peers);
+        let scattered = &self.scattered;
         // Turn by turn, so that no peer waits for another's backlog.
         for _ in 0..self.peers.len() {
             let n = self.turn % self.peers.len();
             let peer = &mut self.peers[n];
             let node = peer.node;
-            let is_target = |id| takeover::is_among_first(id, node, copies - 1, members.iter(own));
+            // A copy that went to further members may be what an output left for.
+            let is_scattered = |id: CallId| scattered.find(id.hash(), |known| *known == id);
+            let is_target = |id: CallId| {
+                takeover::is_among_first(id, node, copies - 1, members.iter(own))
+                    || is_scattered(id).is_some()
+            };
             if let Some(len) = peer.link.poll(now, ring, buffer, &is_target) {
                 return Some((node, len));
             }
@@ -490,6 +502,15 @@ impl Replicator {
         peers
             .filter(|(_, peer)| is_target(peer))
             .fold(0, |set, (n, _)| set | 1 << n)
+    }
+
+    // Peers that hold copies of the call and are not to drop them.
+    fn places(&self, id: CallId) -> u32 {
+        let is_scattered = self.scattered.find(id.hash(), |known| *known == id);
+        match is_scattered {
+            Some(_) => u32::MAX,
+            None => self.targets(id),
+        }
     }
 
     // Whom a tombstone must reach beside the places of the call.

@@ -29,6 +29,7 @@ use crate::error::RingError;
 use crate::generation::{Generation, Which};
 use crate::layout::{HEADER, record_size};
 use crate::map::Map;
+use crate::plant::{self, Plant};
 use crate::record::{self, CallId, Kind, Meta, Record, Version};
 use crate::replicator::PEERS_MAX;
 
@@ -231,7 +232,12 @@ impl Ring {
         }
         let held = self.held(meta.id);
         if let Some(held) = &held {
-            if held.meta.version > meta.version {
+            let older = if plant::is(Plant::EpochNotCompared) {
+                held.meta.version.ver > meta.version.ver
+            } else {
+                held.meta.version > meta.version
+            };
+            if older {
                 self.counters.apply_stale += 1;
                 return Ok(Applied::Stale);
             }

@@ -103,6 +103,24 @@ pub struct Durable {
 }
 
 impl Durable {
+    /// A disk in the place of a lost one (V10): the vote must be read back from the others before
+    /// it counts, and what the memory holds is not believed. `incarnation` lies above all former
+    /// ones: seconds since 1970 do, for no node restarts once a second.
+    #[must_use]
+    pub const fn replacement(incarnation: u32) -> Self {
+        let mut lost = Self::bootstrap();
+        lost.vote.accepted.1.number = VIEW_LOST;
+        lost.incarnation = incarnation;
+        lost.kept = false;
+        lost
+    }
+
+    /// Whether the vote is lost and not read back yet.
+    #[must_use]
+    pub const fn is_lost(&self) -> bool {
+        self.vote.accepted.1.number == VIEW_LOST
+    }
+
     /// The disk of a node that never ran: only for its first boot, never for a lost disk (V10).
     #[must_use]
     pub const fn bootstrap() -> Self {
@@ -194,6 +212,8 @@ pub struct Views {
     incarnation: u32,
     view: View,
     kept: bool,
+    /// It began without its memory.
+    was_lost: bool,
     resumed: bool,
     synced: u32,
     synced_from: u32,
@@ -266,8 +286,15 @@ impl Views {
             ..durable
         };
         store.save(&durable).map_err(|SaveFault| StartFault::Save)?;
+        let (node, voters) = (config.node, config.voters);
         let mut views = Self {
-            register: Register::new(config.node, config.voters, durable.vote),
+            register: if durable.is_lost() {
+                // Rounds rise by less than that while an incarnation rises by one.
+                let round = u64::from(incarnation) << ROUNDS_PER_INCARNATION_BITS;
+                Register::lost(node, voters, durable.vote, round)
+            } else {
+                Register::new(node, voters, durable.vote)
+            },
             config,
             incarnation,
             // A single voter's vote is the decision.
@@ -277,6 +304,7 @@ impl Views {
                 View::genesis()
             },
             kept,
+            was_lost: !kept,
             resumed: false,
             synced: 0,
             synced_from: 0,
@@ -359,6 +387,17 @@ impl Views {
         !self.resumed && matches!(self.standing(), Standing::Alive | Standing::Draining)
     }
 
+    /// Whether what this node holds now is all it can hope for. If its memory was lost its calls
+    /// come from the others, and one that is missing as well may have the only copy: then it waits
+    /// for that one as an adopter does (V6d).
+    #[must_use]
+    pub fn may_resume(&self, now: u64) -> bool {
+        let missing = self.view.gone.count_ones();
+        let in_reach = missing < u32::from(self.config.copies.min(self.view.kmin));
+        self.must_resume()
+            && (!self.was_lost || in_reach || now >= self.gone_since + GONE_PATIENCE_NS)
+    }
+
     /// The calls this node owns are written under the present view's number.
     pub fn set_resumed(&mut self) {
         self.resumed = self.must_resume() || self.resumed;
@@ -404,6 +443,12 @@ impl Views {
     #[must_use]
     pub fn incarnation(&self) -> u32 {
         self.incarnation
+    }
+
+    /// Whether this node votes: its vote was not lost, or is read back.
+    #[must_use]
+    pub fn has_vote(&self) -> bool {
+        !self.register.is_lost()
     }
 
     /// Messages dropped because nobody polled them.
@@ -496,6 +541,7 @@ impl Views {
         if store.save(&durable).is_ok() {
             self.incarnation = incarnation + 1;
             (self.synced, self.settled, self.resumed) = (0, 0, false);
+            self.was_lost = !self.kept;
             self.drained = 0;
         }
     }
@@ -515,6 +561,12 @@ impl Views {
         let again_at = self.proposed_at + PROPOSE_AGAIN_NS + me * PROPOSE_APART_NS;
         if now < self.boot + BOOT_NS || now < again_at {
             return false;
+        }
+        if self.register.is_lost() {
+            self.proposed_at = now;
+            let mut register = self.register.clone();
+            let outcome = register.propose();
+            return self.act_on(now, None, register, outcome, store);
         }
         let Some(choice) = self.choose(now, &self.view) else {
             self.want_since = None;
@@ -630,6 +682,9 @@ pub const LEASE_NS: u64 = 180_000_000;
 pub const SUSPECT_NS: u64 = 250_000_000;
 /// When a lease is over by anybody's clock: clocks differ by at most 500 ppm, twice.
 pub const LEASE_OVER_NS: u64 = LEASE_NS + LEASE_NS / 1000 + 1_000_000;
+/// Number of no view: that of a vote that is lost.
+const VIEW_LOST: u32 = 0;
+const ROUNDS_PER_INCARNATION_BITS: u32 = 16;
 const BOOT_NS: u64 = 300_000_000;
 const AMBIGUOUS_NS: u64 = 150_000_000;
 const RANK_NS: u64 = 150_000_000;

@@ -28,9 +28,11 @@
 //! | V8 joins, is filled, then alive | `a_joining_node_...` |
 //! | V8 rises when told dead | `an_isolated_node_...` |
 //! | V8 resumes first | `a_node_that_became_alive_...` |
+//! | V8 what it lost comes back first | `..._waits_for_who_may_have_its_calls_...` |
 //! | V9 all joining, or 6 s | `when_not_all_come_back_...`, `all_nodes_restarted_...` |
 //! | V10 lost memory; half-filled memory | `a_node_that_lost_...`, `half_filled_memory_...` |
 //! | V10 the vote before the answer | `a_vote_that_is_not_stored_...`; register_model |
+//! | V10 a lost vote is read back first | `a_voter_that_lost_its_disk_...`; register_model |
 //! | V11 the witness | `two_nodes_and_a_witness_...`, `a_witness_votes_...` |
 //! | V12 two voters | `two_voters_...` |
 //! | V13 leaving | those with *drain* and *given*; cluster: `nodes_leave_in_turn_...` |
@@ -199,8 +201,9 @@ impl World {
         let view = *self.nodes[at].views.view();
         let known = *self.history.entry(view.number).or_insert(view);
         assert_eq!(known, view, "one content per view number");
+        let now = self.clock(at);
         let node = &mut self.nodes[at];
-        if node.resumes && node.views.must_resume() && node.views.sync_wanted() == 0 {
+        if node.resumes && node.views.may_resume(now) && node.views.sync_wanted() == 0 {
             node.views.set_resumed();
         }
         while let Some((to, message)) = self.nodes[at].views.poll_message() {
@@ -689,6 +692,67 @@ fn a_node_that_lost_its_memory_is_gone_until_the_view_is_settled() {
     }
     world.run(1000);
     assert_eq!(world.nodes[0].views.view().gone, 0);
+}
+
+#[test]
+fn a_node_that_lost_its_memory_waits_for_who_may_have_its_calls_before_it_resumes() {
+    let mut world = World::new(3, 0, 25);
+    world.run(1000);
+    // The only copies of its calls may be on node 0, which is away, with its memory.
+    (world.nodes[1].up, world.nodes[0].up) = (false, false);
+    world.run(100);
+    world.restart(1, false);
+    world.run(3000);
+    assert_eq!(world.standing(1, 1), Standing::Alive);
+    assert!(!world.may_act(1), "it has resumed nothing");
+    world.restart(0, true);
+    world.run(2000);
+    assert!(world.everybody_acts());
+    assert_eq!(world.nodes[0].views.view().gone, 0);
+}
+
+#[test]
+fn a_voter_that_lost_its_disk_neither_votes_nor_acts_before_it_has_read_its_vote_back() {
+    let mut world = World::new(3, 0, 23);
+    world.run(1000);
+    // Nodes 0 and 1 decide without 2; then 1 loses its disk, and 0 is away.
+    world.isolate(2);
+    world.run(1500);
+    let decided = *world.nodes[0].views.view();
+    assert_eq!(decided.nodes[2].standing, Standing::Dead);
+    world.cut.clear();
+    world.nodes[0].up = false;
+    world.nodes[1].disk.content = Durable::replacement(1_800_000_000);
+    world.restart(1, false);
+    world.run(10_000);
+    assert!(
+        !world.nodes[1].views.has_vote(),
+        "node 0 may know what it accepted"
+    );
+    assert!(!world.may_act(1) && !world.may_act(2));
+    assert_eq!(world.history.keys().max(), Some(&decided.number));
+    // Node 0 is back: everybody has told, and 1 counts again.
+    world.restart(0, true);
+    world.run(10_000);
+    assert!(world.nodes[1].views.has_vote() && world.everybody_acts());
+    world.nodes[0].up = false;
+    world.run(2000);
+    assert!(
+        world.may_act(1) && world.may_act(2),
+        "1 and 2 are a majority"
+    );
+}
+
+#[test]
+fn a_voter_that_lost_its_disk_confirms_nobodys_lease() {
+    let mut world = World::new(3, 0, 24);
+    world.run(1000);
+    world.nodes[1].up = false;
+    world.nodes[1].disk.content = Durable::replacement(1_800_000_000);
+    world.nodes[2].up = false;
+    world.restart(1, false);
+    world.run(3000);
+    assert!(!world.may_act(0), "the only ack is one that proves nothing");
 }
 
 #[test]

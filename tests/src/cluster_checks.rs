@@ -9,11 +9,39 @@ use charging::state::RecordType;
 use dataplane::b2bua::{CallState, Phase, SCHEMA_FORMER, id_of, read_state};
 use dataplane::shard::Shard;
 use dataplane::sip::{Index, Method, TokenKey, parse};
-use replication::{Kind, Meta, Mode, Ring, Standing, Version};
+use replication::{Kind, Meta, Mode, Ring, Standing, Version, View};
 
 use crate::checks::Session;
 use crate::sim::diameter::requests;
 use crate::sim::{Misfortune, World};
+
+/// What the other nodes did not have yet whenever a node went.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Losses {
+    /// Nodes that went.
+    pub crashes: u64,
+    /// Calls that they owned.
+    pub owned: u64,
+    /// Of these, calls that no other node held in their newest version.
+    pub behind: u64,
+    /// Of these, calls that no other node held at all.
+    pub unknown: u64,
+    /// Versions that no other node held.
+    pub versions: u64,
+    /// Age of the oldest newest version among them, milliseconds.
+    pub oldest_ms: u64,
+}
+
+impl std::ops::AddAssign for Losses {
+    fn add_assign(&mut self, other: Self) {
+        self.crashes += other.crashes;
+        self.owned += other.owned;
+        self.behind += other.behind;
+        self.unknown += other.unknown;
+        self.versions += other.versions;
+        self.oldest_ms = self.oldest_ms.max(other.oldest_ms);
+    }
+}
 
 /// What was seen so far.
 #[derive(Default)]
@@ -31,6 +59,10 @@ pub(crate) struct Seen {
     pub(crate) counted: u64,
     /// Nodes that left in order.
     pub(crate) left: u64,
+    /// What other nodes lacked.
+    pub(crate) losses: Losses,
+    /// Content of each view that any node entered.
+    views: BTreeMap<u32, View>,
 }
 
 impl World {
@@ -231,6 +263,8 @@ impl World {
         }
         self.seen.looked = self.now;
         self.show_call();
+        self.look_at_views();
+        self.look_at_actors();
         let mut contents: BTreeMap<(u128, Version), (u16, u64)> = BTreeMap::new();
         let mut wrong = Vec::new();
         for place in 0..self.seats.len() {
@@ -273,6 +307,67 @@ impl World {
                 .into_iter()
                 .map(|what| format!("{}: {what}", self.now)),
         );
+    }
+
+    /// One number, one content: what the nodes take for the view.
+    fn look_at_views(&mut self) {
+        for node in 0..self.nodes.len() {
+            let view = self.nodes[node].board.view();
+            let known = *self.seen.views.entry(view.number).or_insert(view);
+            if known != view {
+                let what = format!("{}: two views have number {}", self.now, view.number);
+                self.violations.push(what);
+            }
+        }
+    }
+
+    /// S1: no two nodes hold the right to act and have the same call to act for.
+    fn look_at_actors(&mut self) {
+        let mut actors: BTreeMap<u128, u16> = BTreeMap::new();
+        let mut wrong = Vec::new();
+        for place in 0..self.seats.len() {
+            let node = self.node_of(place);
+            if !self.has_lease(node) {
+                continue;
+            }
+            let Some(shard) = &self.seats[place].shard else {
+                continue;
+            };
+            let calls = shard.b2bua().calls();
+            for call in calls.filter(|call| call.stored && !call.is_finished()) {
+                let other = *actors.entry(call.state.id).or_insert(node);
+                if other != node {
+                    let id = call.state.id;
+                    wrong.push(format!("S1: nodes {other} and {node} may act for {id}"));
+                }
+            }
+        }
+        let wrong = wrong.into_iter();
+        self.violations
+            .extend(wrong.map(|what| format!("{}: {what}", self.now)));
+    }
+
+    /// Records of peers that a shard has stored, if a datagram of `from` must not add to them.
+    pub(crate) fn stored_of_dead(&mut self, from: u16, place: usize) -> Option<u64> {
+        let board = self.nodes[usize::from(self.node_of(place))].board.clone();
+        let view = board.view();
+        let is_dead = view.nodes[usize::from(from)].standing == Standing::Dead;
+        let shard = self.seats[place].shard.as_mut().filter(|_| is_dead)?;
+        let follows = shard.blobs().cluster()?.report().view == view.number;
+        let ring = crate::sim::ring_in(shard).filter(|_| follows)?;
+        Some(ring.counters().apply_stored)
+    }
+
+    /// S12: what a node sends that is no member changes nothing.
+    pub(crate) fn check_fence(&mut self, from: u16, place: usize, before: Option<u64>) {
+        let after = self.ring_of(place).map(|ring| ring.counters().apply_stored);
+        if before.is_some() && after > before {
+            let node = self.node_of(place);
+            self.violations.push(format!(
+                "{}: S12: node {node} stores what node {from} sends, which is dead",
+                self.now
+            ));
+        }
     }
 
     // Prints what the nodes hold of the call that RINGTOLL_CALL names, for whoever looks for a
@@ -321,6 +416,45 @@ impl World {
                 ));
             }
         }
+    }
+
+    /// A node goes: notes what the others do not have of its calls.
+    pub(crate) fn note_losses(&mut self, node: u16) {
+        let mut losses = Losses {
+            crashes: 1,
+            ..Losses::default()
+        };
+        let now = self.now_of(node).wall.0;
+        for place in (0..self.seats.len()).filter(|&place| self.node_of(place) == node) {
+            let Some(ring) = self.ring_of(place) else {
+                continue;
+            };
+            let shard = place % usize::from(self.setup.shards);
+            let others: Vec<_> = (0..self.seats.len())
+                .filter(|other| other % usize::from(self.setup.shards) == shard)
+                .filter(|&other| self.node_of(other) != node)
+                .filter_map(|other| self.ring_of(other))
+                .collect();
+            for record in ring.iter_live().filter(|record| record.meta.owner == node) {
+                losses.owned += 1;
+                let (id, newest) = (record.meta.id, record.meta.version);
+                let held = others
+                    .iter()
+                    .filter_map(|ring| ring.newest_or_tombstone(id))
+                    .map(|held| held.meta.version)
+                    .max();
+                if held >= Some(newest) {
+                    continue;
+                }
+                let before = held.filter(|held| held.epoch == newest.epoch);
+                losses.behind += 1;
+                losses.unknown += u64::from(held.is_none());
+                losses.versions += u64::from(newest.ver - before.map_or(0, |held| held.ver));
+                let age = now.saturating_sub(record.meta.written);
+                losses.oldest_ms = losses.oldest_ms.max(age);
+            }
+        }
+        self.seen.losses += losses;
     }
 
     /// The memory of a node is gone, and what it was seen to hold with it.

@@ -108,6 +108,17 @@ pub enum Sabotage {
     NoSync,
     /// Calls end without a tombstone.
     NoTombstone,
+    /// A state is written after what it promises has left.
+    SendFirst,
+    /// Timers run for calls of other nodes.
+    ReplicaTimers,
+    /// A node forgets its vote when it restarts.
+    VoteForgotten,
+    /// A node acts as soon as it joins.
+    JoinerActs,
+    /// A rule of the replication is left out (feature `plant`).
+    #[cfg(feature = "plant")]
+    Rule(replication::plant::Plant),
 }
 
 /// What can happen to the node and its CDFs.
@@ -267,6 +278,11 @@ impl World {
             memory: None,
         };
         let members = setup.cluster.map_or(1, |cluster| cluster.nodes);
+        #[cfg(feature = "plant")]
+        replication::plant::set(match setup.sabotage {
+            Sabotage::Rule(plant) => Some(plant),
+            _ => None,
+        });
         let mut world = Self {
             now: 0,
             phones: Vec::new(),

@@ -214,6 +214,8 @@ pub struct Router {
     /// Requests to be moved, found while a peer was borrowed.
     moving: Vec<(u32, FailureReason)>,
     io: VecDeque<IoAction>,
+    /// Nothing is sent again.
+    quiet: bool,
 }
 
 /// One peer and what the router remembers about it.
@@ -279,6 +281,7 @@ impl Router {
                 shun: Duration::from_millis(config.shun_ms),
                 counters: RouterCounters::default(),
             },
+            quiet: false,
             moving: Vec::new(),
             io: VecDeque::new(),
         };
@@ -356,6 +359,12 @@ impl Router {
             .iter()
             .filter_map(|slot| slot.peer.next_deadline());
         peers.chain(self.core.pending.next_deadline()).min()
+    }
+
+    /// Whether to send nothing again for the present, neither to the same peer nor to another: what
+    /// has no answer waits. For a node that is not sure to be the one to send it.
+    pub fn set_quiet(&mut self, quiet: bool) {
+        self.quiet = quiet;
     }
 
     /// Is there a peer a request could be sent to now?
@@ -501,7 +510,18 @@ impl Router {
     }
 
     /// A try went unanswered.
+    fn puts_off(&mut self, now: Instant, id: u32) -> bool {
+        if self.quiet {
+            let deadline = now + self.core.retry_interval;
+            self.core.pending.renew(id, deadline);
+        }
+        self.quiet
+    }
+
     fn retry(&mut self, now: Instant, id: u32) {
+        if self.puts_off(now, id) {
+            return;
+        }
         let Some(entry) = self.core.pending.get(id) else {
             return;
         };
@@ -527,7 +547,7 @@ impl Router {
 
     /// The present peer of a request is out of question.
     fn move_on(&mut self, now: Instant, id: u32, reason: FailureReason) {
-        if self.core.pending.get(id).is_none() {
+        if self.core.pending.get(id).is_none() || self.puts_off(now, id) {
             return;
         }
         let deadline = now + self.core.retry_interval;

@@ -203,7 +203,7 @@ impl Membership {
         self.board.publish_schema(self.views.schema());
         self.board.publish_lease(self.views.lease_until());
         let mut news = self.board.publish_view(self.views.view(), incarnation);
-        let must_resume = if self.views.must_resume() {
+        let must_resume = if self.views.may_resume(now) {
             incarnation
         } else {
             0

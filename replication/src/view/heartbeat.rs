@@ -1,6 +1,7 @@
 //! Heartbeats: what a node says of itself, and what it remembers of the others (V1).
 
 use super::{Heartbeat, PeerView, SUSPECT_NS, VOTERS_MAX, Versions, ViewMessage, Views};
+use crate::plant::{self, Plant};
 use crate::register::RegisterMessage;
 
 impl Views {
@@ -18,7 +19,15 @@ impl Views {
         (peer.kept, peer.ages_ms) = (heartbeat.kept, heartbeat.ages_ms);
         (peer.drain, peer.drained) = (heartbeat.drain, heartbeat.drained);
         peer.given = now;
-        let accepted = self.register.vote().accepted.1.number;
+        if plant::is(Plant::LeaseByHearing) {
+            peer.acked = now;
+        }
+        // Who does not know what it accepted confirms nobody's lease.
+        let accepted = if self.register.is_lost() {
+            u32::MAX
+        } else {
+            self.register.vote().accepted.1.number
+        };
         self.send(
             from,
             ViewMessage::Ack {

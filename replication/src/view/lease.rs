@@ -1,6 +1,7 @@
 //! The right to act, and to adopt, for a time.
 
 use super::{GONE_PATIENCE_NS, LEASE_NS, LEASE_OVER_NS, SUSPECT_NS, VOTERS_MAX, Views};
+use crate::plant::{self, Plant};
 use crate::record::CallId;
 use crate::replicator::Standing;
 use crate::takeover;
@@ -22,7 +23,8 @@ impl Views {
         let is_member = matches!(own.standing, Standing::Alive | Standing::Draining);
         let newest = self.view.number;
         let deposed = self.register.vote().accepted.1.number > newest;
-        if !is_member || own.incarnation != self.incarnation || !self.resumed || deposed {
+        let is_sure = self.resumed && !deposed && self.has_vote();
+        if !is_member || own.incarnation != self.incarnation || !is_sure {
             return 0;
         }
         let voters = usize::from(self.config.voters);
@@ -53,7 +55,8 @@ impl Views {
             return Adoption::NotNow;
         }
         let missing = self.view.gone.count_ones();
-        if missing < u32::from(self.config.copies.min(self.view.kmin)) {
+        let in_reach = missing < u32::from(self.config.copies.min(self.view.kmin));
+        if in_reach || plant::is(Plant::GoneIgnored) {
             Adoption::Ready
         } else if now >= self.gone_since + GONE_PATIENCE_NS {
             Adoption::BeyondThePromise
@@ -81,7 +84,7 @@ impl Views {
 
     fn has_lease(&self, now: u64) -> bool {
         let newest = self.view.number;
-        if self.register.vote().accepted.1.number > newest {
+        if self.register.vote().accepted.1.number > newest || !self.has_vote() {
             return false;
         }
         let confirms = |&node: &usize| {

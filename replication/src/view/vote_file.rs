@@ -4,6 +4,7 @@
 //!  vote        the file: identity, incarnation, kept, promised, accepted view, checksum (174 B)
 //!  vote.new    the next content on its way: written, synced, renamed over the file
 //!  vote.boot   permission to begin without a file; consumed by the first start
+//!  vote.replace  seconds since 1970, from an operator: the vote is lost, read it back
 //!  vote.lock   held by the process that votes
 //! ```
 //!
@@ -12,6 +13,15 @@
 //! back to an older vote (V10). A file that is missing is therefore a *lost* vote, unless an
 //! operator has said by [`VoteFile::permit_first_boot`] that this node never ran: a configuration
 //! value could not say it, for it would still say so after the disk was replaced.
+//!
+//! # A lost vote
+//!
+//! An operator who has made sure that no other process runs as this node writes the time into
+//! `vote.replace` (`date +%s > vote.replace`, or [`VoteFile::permit_replacement`]). The next start
+//! begins with that number as incarnation, which is above all former ones, joins, and is filled;
+//! it votes and acts only after so many other voters have told it their votes that nothing it
+//! ever promised is missed: both others of three, three of four. Until then a majority must be
+//! had without it, as while it was away.
 //!
 //! # One incarnation for all
 //!
@@ -70,6 +80,8 @@ pub enum Boot {
     First,
     /// It did.
     Again,
+    /// It did, and its vote is lost.
+    Replaced,
 }
 
 /// Why a vote cannot be used. The node must not vote; file and permission are as they were.
@@ -83,6 +95,8 @@ pub enum VoteFault {
     Format(u32),
     /// Another node's.
     Identity(VoteIdentity),
+    /// `vote.replace` does not hold seconds since 1970.
+    Replacement,
     /// Another process holds it.
     Locked,
     /// The incarnation cannot be raised any more.
@@ -107,6 +121,23 @@ impl VoteFile {
         sync_folder(folder)
     }
 
+    /// Says that the vote of this node is lost and may be read back from the others. `now_s` is
+    /// the time in seconds since 1970. Changes nothing if there is a vote.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn permit_replacement(path: &Path, now_s: u32) -> Result<(), VoteFault> {
+        if path.try_exists()? {
+            return Ok(());
+        }
+        let folder = folder(path);
+        fs::create_dir_all(folder)?;
+        let mut file = File::create(path.with_extension("replace"))?;
+        file.write_all(now_s.to_string().as_bytes())?;
+        file.sync_all()?;
+        sync_folder(folder)
+    }
+
     /// Opens the vote of a node and raises its incarnation, on disk before this returns.
     ///
     /// # Errors
@@ -118,13 +149,17 @@ impl VoteFile {
             other => other,
         })?;
         let permit = path.with_extension("boot");
+        let replace = path.with_extension("replace");
         let (before, boot) = match fs::read(path) {
             Ok(bytes) => (decode(&bytes, identity)?, Boot::Again),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                if !permit.try_exists()? {
+                if let Some(incarnation) = replacement(&replace)? {
+                    (Durable::replacement(incarnation), Boot::Replaced)
+                } else if permit.try_exists()? {
+                    (Durable::bootstrap(), Boot::First)
+                } else {
                     return Err(VoteFault::Lost);
                 }
-                (Durable::bootstrap(), Boot::First)
             }
             Err(error) => return Err(error.into()),
         };
@@ -144,9 +179,11 @@ impl VoteFile {
             _lock: lock,
         };
         file.write(&saved)?;
-        if permit.try_exists()? {
-            fs::remove_file(&permit)?;
-            sync_folder(folder(path))?;
+        for used in [permit, replace] {
+            if used.try_exists()? {
+                fs::remove_file(&used)?;
+                sync_folder(folder(path))?;
+            }
         }
         Ok(file)
     }
@@ -199,6 +236,18 @@ impl VoteStore for VoteFile {
         self.saved = *durable;
         Ok(())
     }
+}
+
+// The number an operator gave, if one did.
+fn replacement(path: &Path) -> Result<Option<u32>, VoteFault> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let seconds = text.trim().parse().ok();
+    let seconds = seconds.filter(|seconds| *seconds >= SECONDS_MIN);
+    seconds.map(Some).ok_or(VoteFault::Replacement)
 }
 
 fn folder(path: &Path) -> &Path {
@@ -291,7 +340,8 @@ impl std::fmt::Display for VoteFault {
         match self {
             Self::Lost => f.write_str(
                 "there is no vote file and no permission for a first boot: this node's vote is \
-                 lost, so it must not vote under this number any more",
+                 lost; if no other process runs as this node, `date +%s > vote.replace` beside it \
+                 lets the next start read it back from the others",
             ),
             Self::Damaged => f.write_str("the vote file is damaged, so its vote is lost"),
             Self::Format(found) => write!(f, "vote file format {found} is not one it reads"),
@@ -300,6 +350,9 @@ impl std::fmt::Display for VoteFault {
                 "the vote file belongs to node {} of cluster {}",
                 found.node, found.cluster
             ),
+            Self::Replacement => {
+                f.write_str("vote.replace must hold the seconds since 1970: date +%s")
+            }
             Self::Locked => f.write_str("another process holds the vote file"),
             Self::IncarnationsExhausted => f.write_str("the node was started 2^32 - 1 times"),
             Self::Io(kind) => write!(f, "{kind}"),
@@ -311,6 +364,8 @@ impl std::error::Error for VoteFault {}
 
 const MAGIC: [u8; 8] = *b"rtolvote";
 const FORMAT: u32 = 1;
+/// The year 2001: a number below was not given as a time.
+const SECONDS_MIN: u32 = 1_000_000_000;
 /// Number, gone, kmin, then incarnation and standing of each node.
 const VIEW_BYTES: usize = 4 + 4 + 1 + VOTERS_MAX * 5;
 const CONTENT_BYTES: usize = 8 + 4 + 4 + 2 + 4 + 1 + 8 + 8 + VIEW_BYTES;
@@ -369,6 +424,30 @@ mod tests {
         assert_eq!(vote.durable(), Durable::bootstrap());
         drop(vote);
         assert_eq!(opened(&path).boot(), Boot::Again);
+        fs::remove_file(&path).expect("the file is there");
+        assert_eq!(fault(&path), VoteFault::Lost, "the permission is used up");
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "writes files")]
+    fn a_lost_vote_is_replaced_once_under_an_incarnation_above_all_others() {
+        let (_dir, path) = place();
+        VoteFile::permit_first_boot(&path).expect("a writable folder");
+        opened(&path).save(&a_vote(5)).expect("a writable folder");
+        VoteFile::permit_replacement(&path, 1_800_000_000).expect("a writable folder");
+        assert_eq!(opened(&path).boot(), Boot::Again, "there is a vote");
+        fs::remove_file(&path).expect("the file is there");
+        fs::write(path.with_extension("replace"), "7").expect("a writable folder");
+        assert_eq!(fault(&path), VoteFault::Replacement);
+        VoteFile::permit_replacement(&path, 1_800_000_000).expect("a writable folder");
+        let vote = opened(&path);
+        assert_eq!(
+            (vote.boot(), vote.incarnation()),
+            (Boot::Replaced, 1_800_000_001)
+        );
+        assert!(vote.durable().is_lost() && !vote.durable().kept);
+        drop(vote);
+        assert!(opened(&path).durable().is_lost(), "until it is read back");
         fs::remove_file(&path).expect("the file is there");
         assert_eq!(fault(&path), VoteFault::Lost, "the permission is used up");
     }

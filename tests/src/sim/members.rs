@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use charging::time::{Now, UnixMillis};
-use dataplane::b2bua::{SCHEMA, SCHEMA_FORMER};
+use dataplane::b2bua::{SCHEMA, SCHEMA_FORMER, read_state};
 use dataplane::cluster::{
     Board, ClusterStore, ClusterStoreParts, Membership, MembershipConfig, ns_of,
 };
@@ -19,7 +19,8 @@ use replication::layout::SUPERBLOCK;
 use replication::peer::LinkConfig;
 use replication::view::SaveFault;
 use replication::{
-    ClusterKeys, Durable, Map, Mode, ReplicatorConfig, Ring, RingConfig, ViewConfig, VoteStore,
+    ClusterKeys, Durable, Map, Mode, ReplicatorConfig, Ring, RingConfig, Standing, ViewConfig,
+    VoteStore,
 };
 
 use super::{Event, Sabotage, Setup, WALL, World};
@@ -178,6 +179,16 @@ impl World {
         Some(at.max(paused))
     }
 
+    // Whether a node believes that it may act, by a clock that can be believed.
+    pub(crate) fn has_lease(&self, node: u16) -> bool {
+        let state = &self.nodes[usize::from(node)];
+        let clock = state.clock != Clock::Stuck && self.now > state.turned.0 + CLOCK_BELIEVED_MS;
+        state.up
+            && (clock || state.clock == Clock::True && state.turned == (0, 0))
+            && self.is_paused(node).is_none()
+            && state.board.lease_until() > self.ns_of(node)
+    }
+
     // ---- who gets what
 
     pub(super) fn node_for(&mut self, from: SocketAddr) -> Option<u16> {
@@ -226,6 +237,10 @@ impl World {
         state.up = true;
         state.life += 1;
         let kept = !std::mem::take(&mut state.memory_lost);
+        if self.setup.sabotage == Sabotage::VoteForgotten {
+            let mut disk = state.disk.0.lock().expect("one thread");
+            disk.vote = Durable::bootstrap().vote;
+        }
         let durable = *state.disk.0.lock().expect("one thread");
         let is_former = self.is_former(node);
         let state = &mut self.nodes[usize::from(node)];
@@ -270,10 +285,11 @@ impl World {
 
     pub(super) fn crash(&mut self, node: u16, down: u64, keeps_memory: bool) {
         let now = self.now;
-        let state = &mut self.nodes[usize::from(node)];
-        if !state.up {
+        if !self.nodes[usize::from(node)].up {
             return;
         }
+        self.note_losses(node);
+        let state = &mut self.nodes[usize::from(node)];
         (state.up, state.membership, state.down_since) = (false, None, now);
         state.memory_lost = !keeps_memory;
         state.paused_until = now;
@@ -396,6 +412,7 @@ impl World {
         Box::new(Tampered {
             store,
             sabotage: self.setup.sabotage,
+            unwritten: Vec::new(),
         })
     }
 
@@ -459,9 +476,11 @@ impl World {
             Some(shard) => {
                 let place = usize::from(to * self.setup.shards + shard);
                 let now = self.now_of(to);
+                let stored = self.stored_of_dead(from, place);
                 self.turn(place, |shard, _| {
                     shard.handle_peer_datagram(now, &mut bytes)
                 });
+                self.check_fence(from, place, stored);
             }
             None => {
                 let now = self.ns_of(to);
@@ -514,6 +533,25 @@ impl World {
         }
     }
 
+    // Lets a shard go on with calls that it holds for other nodes.
+    pub(super) fn arm_replicas(&mut self, place: usize, shard: &mut Shard) {
+        if self.setup.sabotage != Sabotage::ReplicaTimers || !self.is_calm() {
+            return;
+        }
+        let Some(ring) = ring_in(shard) else { return };
+        let foreign = |record: &replication::Record<'_>| {
+            let id = record.meta.id.as_u128();
+            record.meta.owner != ring.node() && shard.b2bua().key_of(id).is_none()
+        };
+        let held = ring.iter_live().filter(foreign);
+        let states: Vec<_> = held
+            .filter_map(|held| read_state(held.meta.schema, held.payload))
+            .collect();
+        if !states.is_empty() {
+            shard.resume(self.now_of(self.node_of(place)), states.into_iter());
+        }
+    }
+
     // Plants what the shards of a node are made to believe.
     fn tamper(&mut self, node: u16) {
         let Some(cluster) = self.setup.cluster.filter(|cluster| node < cluster.nodes) else {
@@ -527,6 +565,14 @@ impl World {
                     board.note_synced(shard, peer, view.number);
                 }
             }
+        }
+        let incarnation = board.incarnation();
+        let own = view.nodes[usize::from(node)];
+        if self.setup.sabotage == Sabotage::JoinerActs
+            && (own.standing, own.incarnation) == (Standing::Joining, incarnation)
+        {
+            board.publish_lease(self.ns_of(node) + 180 * MS);
+            board.publish_duties(view.number, incarnation, 0);
         }
     }
 
@@ -591,6 +637,27 @@ impl World {
 pub(crate) struct Tampered {
     pub(crate) store: ClusterStore,
     sabotage: Sabotage,
+    unwritten: Vec<(u128, u16, Vec<u8>, bool)>,
+}
+
+impl Tampered {
+    fn write(&mut self) {
+        for (call, schema, blob, takes_over) in self.unwritten.drain(..) {
+            let blob = Blob {
+                bytes: &blob,
+                schema,
+                takes_over,
+                mode: None,
+            };
+            self.store.commit(call, blob);
+        }
+    }
+
+    fn is_foreign(&self, call: u128) -> bool {
+        let ring = self.store.ring();
+        let held = ring.newest(replication::CallId::from_u128(call));
+        held.is_some_and(|held| held.meta.owner != ring.node())
+    }
 }
 
 impl BlobStore for Tampered {
@@ -599,6 +666,14 @@ impl BlobStore for Tampered {
     }
 
     fn commit(&mut self, call: u128, blob: Blob<'_>) -> Stored {
+        if self.sabotage == Sabotage::SendFirst {
+            self.unwritten
+                .push((call, blob.schema, blob.bytes.to_vec(), blob.takes_over));
+            return Stored::Safe;
+        }
+        if self.sabotage == Sabotage::ReplicaTimers && self.is_foreign(call) {
+            return Stored::Safe;
+        }
         self.store.commit(call, blob)
     }
 
@@ -607,6 +682,7 @@ impl BlobStore for Tampered {
     }
 
     fn retire(&mut self, call: u128) {
+        self.write();
         if self.sabotage == Sabotage::NoTombstone {
             self.store.forget(call);
         } else {
@@ -637,6 +713,14 @@ pub(crate) fn ring_in(shard: &Shard) -> Option<&Ring> {
     store.downcast_ref::<Tampered>().map(|one| one.store.ring())
 }
 
+/// Writes what was put off, if anything was.
+pub(super) fn write_late(shard: &mut Shard) {
+    let store: &mut dyn std::any::Any = shard.blobs();
+    if let Some(store) = store.downcast_mut::<Tampered>() {
+        store.write();
+    }
+}
+
 fn keys() -> ClusterKeys {
     ClusterKeys {
         current: (1, [9; 32]),
@@ -648,5 +732,7 @@ const MS: u64 = 1_000_000;
 const CLUSTER: u32 = 77;
 /// A node that has not left by then is ended.
 const LEAVE_MS: u64 = 60_000;
+/// A clock that stood still is behind until what it timed is over.
+const CLOCK_BELIEVED_MS: u64 = 1_000;
 /// After that time nothing is routed to a node that is gone.
 const ROUTED_AWAY_MS: u64 = 1_000;

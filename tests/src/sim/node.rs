@@ -27,6 +27,7 @@ use super::Event;
 use super::Sabotage;
 use super::TEXTS_BOUND;
 use super::World;
+use super::members::write_late;
 use crate::cdf::identity;
 use crate::store::archive;
 
@@ -163,6 +164,8 @@ impl World {
         let Some(mut shard) = self.seats[place].shard.take() else {
             return;
         };
+        write_late(&mut shard);
+        self.arm_replicas(place, &mut shard);
         feed(&mut shard, &mut self.violations);
         if self.setup.sabotage != Sabotage::NoTimers {
             shard.handle_timeout(now);
