@@ -379,10 +379,10 @@ fn a_late_answer_to_a_call_of_the_killed_process_meets_no_call_of_the_next() {
             .expect("a branch")
             .to_owned()
     };
-    assert_eq!(
+    assert_ne!(
         number(&first),
         number(&second),
-        "each is the first of its process"
+        "each is the first of its process, and is named as that of no other"
     );
     let late = response(&first, "200 OK", callee_address);
     callee

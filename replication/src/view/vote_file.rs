@@ -47,7 +47,7 @@ use std::path::{Path, PathBuf};
 
 use super::wire::{self, Writer};
 use super::{Durable, SaveFault, VOTERS_MAX, VoteStore};
-use crate::frame::Bytes;
+use crate::frame::{Bytes, COUNT_MAX};
 use crate::register::{Ballot, Vote};
 
 /// The vote of one node in one file, locked as long as this lives.
@@ -246,7 +246,8 @@ fn replacement(path: &Path) -> Result<Option<u32>, VoteFault> {
         Err(error) => return Err(error.into()),
     };
     let seconds = text.trim().parse().ok();
-    let seconds = seconds.filter(|seconds| *seconds >= SECONDS_MIN);
+    // An incarnation must leave room for those of later starts (and for the clocks of 2038).
+    let seconds = seconds.filter(|seconds| (SECONDS_MIN..COUNT_MAX).contains(seconds));
     seconds.map(Some).ok_or(VoteFault::Replacement)
 }
 
