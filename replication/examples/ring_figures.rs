@@ -1,5 +1,6 @@
 //! Measures the rings: cost of put and update, write amplification over a call's life, bytes per
-//! held call, recovery scan. Run with `--release`; one argument picks one measurement.
+//! held call, recovery scan. Run with `--release`; one argument picks one measurement. `RING_DIR`
+//! says where the rings are to lie, `RING_HUGE=1` asks for huge pages.
 //!
 //! For instructions: `valgrind --tool=callgrind .. hot-update 120000`, less the same with 20000.
 
@@ -19,6 +20,7 @@ fn config(young: u64, old: u64, calls: usize) -> RingConfig {
         payload_bytes_max: 8192,
         calls_max: calls,
         prefault: true,
+        huge_pages: std::env::var_os("RING_HUGE").is_some(),
         ..RingConfig::default()
     }
 }
@@ -36,7 +38,8 @@ fn main() {
         .next()
         .and_then(|n| n.parse().ok())
         .unwrap_or(2_000_000);
-    let dir = tempfile::tempdir_in("/dev/shm").expect("shared memory");
+    let memory = std::env::var("RING_DIR").unwrap_or_else(|_| "/dev/shm".to_owned());
+    let dir = tempfile::tempdir_in(memory).expect("shared memory");
     let all = what == "all";
     if all || what == "hot-put" {
         hot_put(&dir.path().join("hot"), count);

@@ -36,6 +36,8 @@ pub struct RingConfig {
     pub high_water_percent: u8,
     /// Whether to touch every page at start, which spares the hot path its page faults.
     pub prefault: bool,
+    /// Ask for pages of 2 MiB; needs a file system that has them (tmpfs with `huge=advise`).
+    pub huge_pages: bool,
 }
 
 impl RingConfig {
@@ -82,6 +84,7 @@ impl Default for RingConfig {
             calls_max: 40_000,
             high_water_percent: 85,
             prefault: false,
+            huge_pages: false,
         }
     }
 }

@@ -10,10 +10,19 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use memmap2::{MmapOptions, MmapRaw};
+use memmap2::{Advice, MmapOptions, MmapRaw};
 
 use crate::error::OpenError;
 use crate::layout::HEADER;
+
+/// How a mapped file comes by its pages.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pages {
+    /// All at once, instead of one by one when they are touched.
+    pub prefault: bool,
+    /// Pages of 2 MiB where kernel and file system have them: a tmpfs mounted with `huge=advise`.
+    pub huge: bool,
+}
 
 /// Memory of one ring, writable by its one owner.
 #[derive(Debug)]
@@ -43,7 +52,7 @@ impl Map {
     ///
     /// # Errors
     /// `Locked` if another process writes to the file, `Io` if the system refuses.
-    pub fn file(path: &Path, len: usize, prefault: bool) -> Result<Self, OpenError> {
+    pub fn file(path: &Path, len: usize, pages: Pages) -> Result<Self, OpenError> {
         if let Some(dir) = path.parent() {
             fs::create_dir_all(dir)?;
         }
@@ -61,11 +70,15 @@ impl Map {
         if file.metadata()?.len() == 0 {
             file.set_len(len as u64)?;
         }
-        let mut options = MmapOptions::new();
-        if prefault {
-            options.populate();
+        let map = MmapOptions::new().map_raw(&file)?;
+        if pages.huge {
+            // Before the first touch; a kernel or a file system without them uses small ones.
+            let _ = map.advise(Advice::HugePage);
         }
-        let map = options.map_raw(&file)?;
+        if pages.prefault {
+            // An old kernel cannot; then the pages come as they are touched.
+            let _ = map.advise(Advice::PopulateWrite);
+        }
         if map.len() < HEADER {
             return Err(OpenError::NotARing);
         }
@@ -372,10 +385,10 @@ mod tests {
     fn a_second_writer_is_refused_and_a_reader_is_not() {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let path = dir.path().join("deep/ring");
-        let mut map = Map::file(&path, 4096, true).expect("a new file");
+        let mut map = Map::file(&path, 4096, Pages::default()).expect("a new file");
         map.store(0, 42);
         assert_eq!(
-            Map::file(&path, 4096, false).map(|_| ()),
+            Map::file(&path, 4096, Pages::default()).map(|_| ()),
             Err(OpenError::Locked)
         );
         let window = Window::open(&path).expect("the file exists");
@@ -383,7 +396,7 @@ mod tests {
         assert_eq!(window.load(4092), None);
         assert_eq!(window.load(4096), None);
         drop(map);
-        let map = Map::file(&path, 64, false).expect("the lock is gone");
+        let map = Map::file(&path, 64, Pages::default()).expect("the lock is gone");
         assert_eq!((map.len(), map.load(0)), (4096, 42));
     }
 

@@ -55,6 +55,8 @@ pub struct Node {
     pub data_dir: PathBuf,
     /// Bytes of each shard's young ring: about 3 s of traffic.
     pub ring_young_bytes: u64,
+    /// Whether the rings ask for pages of 2 MiB.
+    pub huge_pages: bool,
     /// Bytes of each shard's old ring: bytes of its live calls / 0.75.
     pub ring_old_bytes: u64,
     /// Longest wait for calls to end after SIGTERM, seconds.

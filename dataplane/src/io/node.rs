@@ -373,6 +373,7 @@ impl Plan {
             secret: seed,
             schema_hash: u64::from(SCHEMA),
             schema_hash_former: Some(u64::from(SCHEMA_FORMER)),
+            huge_pages: config.node.huge_pages,
             young_bytes: config.node.ring_young_bytes,
             old_bytes: config.node.ring_old_bytes,
             payload_bytes_max: BLOB_MAX,

@@ -11,7 +11,7 @@ use crate::counters::RingCounters;
 use crate::error::{ConfigError, OpenError};
 use crate::generation::{self, Generation, Which};
 use crate::layout::{SUPERBLOCK, record_size, superblock};
-use crate::map::Map;
+use crate::map::{Map, Pages};
 use crate::record;
 
 impl Ring {
@@ -26,8 +26,12 @@ impl Ring {
         config.check()?;
         let (young, old) = ring_paths(state_dir, config.node, config.shard);
         let len = |bytes: u64| SUPERBLOCK + bytes as usize;
-        let young = Map::file(&young, len(config.young_bytes), config.prefault)?;
-        let old = Map::file(&old, len(config.old_bytes), config.prefault)?;
+        let pages = Pages {
+            prefault: config.prefault,
+            huge: config.huge_pages,
+        };
+        let young = Map::file(&young, len(config.young_bytes), pages)?;
+        let old = Map::file(&old, len(config.old_bytes), pages)?;
         Self::open(young, old, config)
     }
 
