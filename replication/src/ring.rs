@@ -396,6 +396,8 @@ impl Ring {
         }
     }
 
+    // A new call is stored long after it was let in: what was under way when the gate closed at high
+    // water (`is_open`) has the room up to the hard limit, as copies and what grows have.
     fn admit(&mut self, meta: &Meta, held: Option<&Held>, len: usize) -> Result<(), RingError> {
         if len > self.limits.payload {
             return Err(RingError::TooLong);
@@ -406,13 +408,8 @@ impl Ring {
         let refused = match held {
             None if self.index.len() >= self.limits.calls => Some(RingError::IndexFull),
             None => {
-                let own = meta.owner == self.node;
-                let limit = if own {
-                    self.limits.high_water
-                } else {
-                    self.limits.hard
-                };
-                (self.live.bytes + record_size(len) > limit).then_some(RingError::Full)
+                let after = self.live.bytes + record_size(len);
+                (after > self.limits.hard).then_some(RingError::Full)
             }
             Some(held) => {
                 let before = if held.meta.kind == Kind::Put {
@@ -544,7 +541,9 @@ struct Limits {
     calls: usize,
     /// Live bytes never exceed this, so reclaim can always turn.
     hard: u64,
+    /// Live bytes and index entries from which on the ring asks for no more new calls.
     high_water: u64,
+    high_water_calls: usize,
     /// Kept free at the old head, so that its tail can always move there.
     spare: u64,
     young_low_water: u64,

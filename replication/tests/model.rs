@@ -72,6 +72,11 @@ struct Pair {
 
 impl Pair {
     fn new(young_bytes: u64, old_bytes: u64) -> Self {
+        let percent = RingConfig::default().high_water_percent;
+        Self::shut_at(percent, young_bytes, old_bytes)
+    }
+
+    fn shut_at(high_water_percent: u8, young_bytes: u64, old_bytes: u64) -> Self {
         let config = RingConfig {
             node: NODE,
             secret: 99,
@@ -79,6 +84,7 @@ impl Pair {
             old_bytes,
             payload_bytes_max: 120,
             calls_max: CALLS_MAX,
+            high_water_percent,
             ..RingConfig::default()
         };
         let map = |bytes: u64| Map::heap(SUPERBLOCK + bytes as usize);
@@ -354,17 +360,24 @@ proptest! {
 
 #[test]
 fn a_full_ring_refuses_new_calls_and_goes_on_with_the_old() {
-    let mut pair = Pair::new(64 * 64, 100 * 64);
+    let mut pair = Pair::new(64 * 64, 200 * 64);
     let mut ids = Vec::new();
+    let mut let_in = 0;
     let error = loop {
-        let id = pair.ring.next_id();
+        let (id, is_open) = (pair.ring.next_id(), pair.ring.is_open());
         match pair.ring.put(id, 1, 1, &[1; 100]) {
             Ok(_) => ids.push(id),
             Err(error) => break error,
         }
+        let_in += usize::from(is_open);
+        assert_eq!(let_in == ids.len(), is_open, "the gate stays shut");
     };
+    assert!(
+        let_in + 1 < ids.len(),
+        "it shuts before anything is refused"
+    );
     assert_eq!(error, RingError::Full);
-    assert!(!pair.ring.is_open() || pair.ring.fill() > 80.0);
+    assert!(!pair.ring.is_open());
     for round in 0..2000 {
         let id = ids[round * 7 % ids.len()];
         pair.ring
@@ -380,6 +393,38 @@ fn a_full_ring_refuses_new_calls_and_goes_on_with_the_old() {
     pair.ring
         .put(id, 1, 1, &[1; 100])
         .expect("room for one more");
+}
+
+#[test]
+fn an_open_ring_has_room_for_the_longest_call() {
+    for percent in [1, 50, 85, 90] {
+        let mut pair = Pair::shut_at(percent, 64 * 64, 100 * 64);
+        let longest = vec![7; pair.config.payload_bytes_max];
+        let mut calls = 0;
+        while pair.ring.is_open() {
+            let id = pair.ring.next_id();
+            let put = pair.ring.put(id, 1, 1, &longest);
+            put.expect("what is let in finds room");
+            calls += 1;
+        }
+        assert!(calls > 0, "an empty ring is open at {percent} %");
+        pair.ring.verify();
+    }
+}
+
+#[test]
+fn tombstones_may_shut_the_gate_and_calls_on_their_way_still_find_room() {
+    let mut pair = Pair::new(4_000 * 64, 400 * 64);
+    while pair.ring.is_open() {
+        let id = pair.ring.next_id();
+        pair.ring.put(id, 1, 1, &[1]).expect("there is room");
+        pair.ring.retire(id).expect("a held call may end");
+    }
+    assert_eq!(pair.ring.calls(), 0);
+    for _ in 0..CALLS_MAX / 10 {
+        let id = pair.ring.next_id();
+        pair.ring.put(id, 1, 1, &[1]).expect("it was let in before");
+    }
 }
 
 #[test]

@@ -26,18 +26,11 @@ pub(super) fn open(
 /// The ring of one shard.
 pub(super) struct RingStore {
     ring: Ring,
-    // Live bytes above which nothing new is taken, since it was refused. The ring refuses a state
-    // that would lift it over its high water, so that its own mark may never be reached: without
-    // this, calls would be taken that find no room.
-    shut_above: Option<u64>,
 }
 
 impl RingStore {
     pub(super) fn new(ring: Ring) -> Self {
-        Self {
-            ring,
-            shut_above: None,
-        }
+        Self { ring }
     }
 }
 
@@ -50,25 +43,17 @@ impl BlobStore for RingStore {
         let id = CallId::from_u128(call);
         match self.ring.put(id, EPOCH_ALONE, blob.schema, blob.bytes) {
             Ok(_) => Stored::Safe,
-            Err(_) => {
-                let live = self.ring.live_bytes();
-                self.shut_above = Some(live - live / ROOM_AGAIN_SHARE);
-                Stored::Refused
-            }
+            Err(_) => Stored::Refused,
         }
     }
 
     fn retire(&mut self, call: u128) {
         // Unknown is fine: the call was never committed.
         let _ = self.ring.retire(CallId::from_u128(call));
-        if self.is_open() {
-            self.shut_above = None;
-        }
     }
 
     fn is_open(&self) -> bool {
-        let shut_above = self.shut_above.unwrap_or(u64::MAX);
-        self.ring.is_open() && self.ring.live_bytes() <= shut_above
+        self.ring.is_open()
     }
 
     fn fill_percent(&self) -> u32 {
@@ -117,8 +102,6 @@ fn number_of(path: &Path) -> Option<u16> {
     path.file_stem()?.to_str()?.parse().ok()
 }
 
-/// After a refusal one part in so many of what lives has to end before new calls are taken again.
-const ROOM_AGAIN_SHARE: u64 = 50;
 /// The epoch of a node that is not in a cluster.
 const EPOCH_ALONE: u32 = 1;
 /// Records moved in one idle turn.

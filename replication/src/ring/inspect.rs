@@ -60,10 +60,12 @@ impl Ring {
         self.live.bytes as f64 * 100.0 / self.old.capacity() as f64
     }
 
-    /// Whether a new call of average size would still be taken.
+    /// Whether new calls should be let in. At high water the gate closes, well before anything is
+    /// refused: calls that were let in earlier, copies and whatever grows have the rest. While it
+    /// is open, the next call of any size finds room.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.live.bytes < self.limits.high_water && self.index.len() < self.limits.calls
+        self.live.bytes < self.limits.high_water && self.index.len() < self.limits.high_water_calls
     }
 
     /// Live calls, own ones and copies.

@@ -95,12 +95,14 @@ impl Ring {
         let record_max = record_size(config.payload_bytes_max);
         let hard = old.capacity().saturating_sub(RESERVED_RECORDS * record_max);
         let high_water = old.capacity() / 100 * u64::from(config.high_water_percent);
+        let high_water_calls = config.calls_max * usize::from(config.high_water_percent) / 100;
         Self {
             limits: Limits {
                 payload: config.payload_bytes_max,
                 calls: config.calls_max,
                 hard,
-                high_water: high_water.min(hard),
+                high_water: high_water.min(hard - record_max),
+                high_water_calls: high_water_calls.max(1),
                 spare: 2 * record_max,
                 young_low_water: young.capacity() / YOUNG_FREE_SHARE,
                 old_low_water: (old.capacity() / OLD_FREE_SHARE).max(4 * record_max),

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use tests::by_hand::Phone;
 use tests::process::{
     NodeProcess, Running, Sipp, free_tcp, free_udp, is_installed, skip, wait_until,
 };
@@ -208,6 +209,52 @@ fn freediameter_accepts_every_record() {
         assert!(!log.contains(fault), "freeDiameter complains:\n{log}");
     }
     println!("freeDiameter answered {all} of {all} ACRs with 2001");
+}
+
+// What freeDiameter itself read, told by its extension that dumps messages: with `omit_avps` all
+// that may be left out is, without it the traffic has it, and the rest stays.
+#[test]
+fn what_is_left_out_never_reaches_freediameter() {
+    let optional = ["From-Address", "Instance-Id"];
+    for omits in [false, true] {
+        let all = [
+            "dict_nasreq",
+            "dict_dcca",
+            "dict_dcca_3gpp",
+            "dbg_msg_dumps",
+        ];
+        let Some(freediameter) = FreeDiameter::start(&all) else {
+            return;
+        };
+        let names: Vec<_> = optional.iter().map(|name| format!("\"{name}\"")).collect();
+        let omitted = if omits {
+            names.join(", ")
+        } else {
+            String::new()
+        };
+        let cdf = freediameter.address;
+        let more = format!("[charging.rf]\ncdf = [\"{cdf}\"]\nomit_avps = [{omitted}]\n");
+        let callee = Phone::at("127.0.0.3");
+        let caller = Phone::at("127.0.0.2");
+        let mut node = NodeProcess::start(callee.address(), &more);
+        let uri = format!("sip:+49301@{}", node.sip);
+        let invite = caller.opening("INVITE", &uri, "omitted");
+        let own = format!("<sip:caller@{}>", caller.address());
+        let instance = format!("{own};+sip.instance=\"<urn:gsma:imei:35530808-000000-0>\"");
+        let invite = invite.replace(&own, &instance);
+        caller.send(node.sip, &invite);
+        let arrived = callee.request("INVITE");
+        callee.answer(node.sip, &arrived, "486 Busy Here", "");
+        caller.final_answer(node.sip, &invite);
+        node.wait_idle();
+        assert_eq!(node.metrics()["ringtoll_acr_acknowledged_total"], 1.0);
+        node.stop();
+        let log = freediameter.log();
+        assert!(log.contains("Calling-Party-Address"), "{log}");
+        for name in optional {
+            assert_eq!(log.contains(name), !omits, "{name}:\n{log}");
+        }
+    }
 }
 
 // The counterpart: a CDF that does not know an AVP refuses the record, which ends the call.

@@ -196,3 +196,34 @@ fn a_caller_who_moves_makes_an_interim_and_the_stop_waits_for_the_answer_to_the_
         },
     );
 }
+
+// RFC 3515: the REFER is an event of its own beside the call; the NOTIFYs that answer it belong to
+// it and make nothing.
+#[test]
+fn a_refer_with_its_notifies_makes_an_event_beside_the_call() {
+    if !is_installed("sipp") {
+        return;
+    }
+    let sipp = at_200_a_second(("refer_uac", "refer_uas"), 600);
+    let callee = free_udp();
+    let mut node = NodeProcess::start(callee, NO_INTERIM);
+    let log = node.dir.path().join("callee.log");
+    let _callee = sipp.callee(callee, &log);
+    sipp.call(&node);
+    node.wait_idle();
+    node.stop();
+    let cdrs = node.cdrs();
+    let of = |kind: &str, types: &str, cause: i64| {
+        let fits = cdrs.iter().filter(|cdr| {
+            cdr["kind"] == kind
+                && record_types(cdr) == types
+                && cdr["cause_code"] == cause
+                && cdr["status"] == "complete"
+        });
+        fits.count()
+    };
+    let calls = sipp.calls as usize;
+    assert_eq!(of("session", "START STOP", 0), calls, "{}", cdrs[0]);
+    assert_eq!(of("event", "EVENT", -202), calls, "{}", cdrs[0]);
+    assert_eq!(cdrs.len(), 2 * calls);
+}
