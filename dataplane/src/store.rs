@@ -131,8 +131,12 @@ pub enum Owner {
 /// Numbers of a shard's replication.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ClusterReport {
-    /// View the shard follows.
+    /// View the shard follows; its number is the epoch of what is written anew.
     pub view: u32,
+    /// Highest epoch that this shard has written a call of its own under.
+    pub epoch: u32,
+    /// How full the ring is, percent.
+    pub ring_fill_percent: u32,
     /// Outputs that wait for copies.
     pub held: u64,
     /// Calls taken over from dead nodes.

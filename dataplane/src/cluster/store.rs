@@ -64,6 +64,8 @@ pub struct ClusterStore {
     scan: Option<Scan>,
     /// Incarnation under which this shard has written its own calls anew.
     resumed: u32,
+    /// Highest epoch that anything was written under here.
+    epoch_written: u32,
     /// View under which the calls of each dead owner were looked through.
     adopted: [u32; NODES_MAX],
     /// Where the streams stood when nothing was left to take over under this view.
@@ -112,6 +114,7 @@ impl ClusterStore {
             events: VecDeque::new(),
             scan: None,
             resumed: 0,
+            epoch_written: 0,
             adopted: [0; NODES_MAX],
             settling: None,
             surplus: Surplus::None,
@@ -404,6 +407,7 @@ impl BlobStore for ClusterStore {
         };
         match self.ring.put(id, epoch, blob.schema, blob.bytes) {
             Ok(version) => {
+                self.epoch_written = self.epoch_written.max(version.epoch);
                 let mode = blob.mode.unwrap_or(self.mode);
                 self.send_on(id, version, Kind::Put, mode)
             }
@@ -611,6 +615,8 @@ impl ClusterSide for ClusterStore {
     fn report(&self) -> ClusterReport {
         let mut report = self.report;
         report.view = self.view.number;
+        report.epoch = self.epoch_written;
+        report.ring_fill_percent = self.ring.fill() as u32;
         report.held = self.replicator.held() as u64;
         for &node in &self.data_nodes {
             if let Some(link) = self.replicator.link(node) {

@@ -38,6 +38,8 @@ struct MemberPage {
 struct ShardPage {
     shard: u16,
     view: u32,
+    epoch: u32,
+    ring_fill_percent: u32,
     outputs_held: u64,
     calls_held: u64,
     calls_adopted: u64,
@@ -113,6 +115,8 @@ fn shard_page(shard: u16, report: &ClusterReport, pages: &Pages) -> ShardPage {
     ShardPage {
         shard,
         view: report.view,
+        epoch: report.epoch,
+        ring_fill_percent: report.ring_fill_percent,
         outputs_held: report.held,
         calls_held: report.copies,
         calls_adopted: report.adopted,
