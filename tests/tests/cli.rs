@@ -483,3 +483,19 @@ const BAD_FILES: [(&str, &str, &str, &str); 42] = [
         "HOST:PORT",
     ),
 ];
+
+#[test]
+fn drain_ends_a_running_node_in_order_and_says_who_does_not_answer() {
+    let mut node = NodeProcess::start(free_udp(), "");
+    let admin = node.admin.to_string();
+    let output = ringtoll_with(&["drain", "--admin", &admin]);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains("the node has ended"), "{said}");
+    let ended = node.wait(Duration::from_secs(10)).expect("it ended");
+    assert_eq!(ended.code(), Some(0), "{}", node.log());
+    let output = ringtoll_with(&["drain", "--admin", &admin]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains(&admin) && said.contains("fix:"), "{said}");
+}
