@@ -10,7 +10,7 @@ mod among;
 
 use std::sync::Arc;
 
-use charging::ctf::{Ctf, FailureAction};
+use charging::ctf::{Ctf, FailureAction, Storage};
 use charging::diameter::routing::{AnswerSummary, Event, Router, Tag};
 use charging::rf::acr;
 use charging::rf::backlog::{BACKLOG_CALL, Backlog, BacklogStore, Drained, StoreError};
@@ -273,7 +273,8 @@ impl Shard {
             self.drain_backlog();
         }
         self.b2bua.set_overload(
-            !self.acts || !self.blobs.is_open() || self.backlog.is_above_high_water(),
+            !self.acts || !self.blobs.is_open(),
+            self.backlog.is_above_high_water(),
         );
         self.hold_outputs();
     }
@@ -387,6 +388,9 @@ impl Shard {
         let Some(storage) = self.b2bua.call(key).and_then(|call| {
             let session = call.state.charging.accounting.as_ref()?;
             let record = session.pending_key()?;
+            if self.backlog.is_above_high_water() && self.b2bua.yields_backlog(key) {
+                return Some(Storage::Full);
+            }
             Some(
                 self.backlog
                     .space_for(session.session_id(), record.record_type),

@@ -6,7 +6,7 @@ use std::io;
 /// Why a ring refused a write. The ring's content did not change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RingError {
-    /// Live calls fill the ring up to its high-water mark: refuse new calls, keep the old.
+    /// Live calls fill the ring up to its hard limit, far above high water: see `Ring::is_open`.
     Full,
     /// As many calls and tombstones are held as the index was made for.
     IndexFull,
@@ -91,7 +91,7 @@ impl From<ConfigError> for OpenError {
 impl fmt::Display for RingError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Full => "live calls fill the ring up to its high-water mark",
+            Self::Full => "live calls fill the ring up to its hard limit",
             Self::IndexFull => "the index holds as many calls as it was made for",
             Self::TooLong => "the payload is longer than the configured maximum",
             Self::Unknown => "no such call in this ring",

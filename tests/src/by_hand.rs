@@ -142,7 +142,18 @@ impl Phone {
     /// The same, unless the node refuses it with 503.
     #[must_use]
     pub fn try_call(&self, callee: &Self, node: SocketAddr, id: &str) -> Option<Established> {
-        let invite = self.invite(node, "+49301", id);
+        self.try_call_to(callee, node, ("+49301", id))
+    }
+
+    /// The same, to a user of your choice.
+    #[must_use]
+    pub fn try_call_to(
+        &self,
+        callee: &Self,
+        node: SocketAddr,
+        (user, id): (&str, &str),
+    ) -> Option<Established> {
+        let invite = self.invite(node, user, id);
         let first = self.receive(|text| header(text, "Call-ID") == id);
         if first.starts_with("SIP/2.0 503") {
             let to = (header(&invite, "To"), header(&first, "To"));

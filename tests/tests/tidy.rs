@@ -67,6 +67,7 @@ fn confined_words_stay_where_they_belong() {
                 "replication/src/map.rs",
                 "bench/src/bin/",
                 "charging/tests/",
+                "tests/tests/allocations.rs",
             ],
         ),
         (

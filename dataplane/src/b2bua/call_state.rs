@@ -20,7 +20,7 @@ pub const SCHEMA: u16 = 3;
 /// The version before, which is read as well, and written while a node has not got beyond it.
 pub const SCHEMA_FORMER: u16 = SCHEMA - 1;
 
-/// No entry of the route table.
+/// The number that no entry of the route table has.
 pub const NO_ROUTE: u16 = u16::MAX;
 
 /// One call.
@@ -44,7 +44,7 @@ pub struct CallState {
     pub called_identity: Text,
     /// Last SDP sent on each leg, kept only for a peer that must be refreshed by re-INVITE.
     pub sdp: [Text; 2],
-    /// Index of the route that the call took, [`NO_ROUTE`] if none: whose credentials count.
+    /// Number of the route that the call took, [`NO_ROUTE`] if none: whose credentials count.
     pub route: u16,
     /// Charging class of the call as it was when the state was stored first.
     pub class: Option<u16>,

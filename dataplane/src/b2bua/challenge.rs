@@ -56,7 +56,7 @@ impl B2bua {
     // Who we are on the way to the callee, if the call's route says so.
     fn credentials(&self, user: User) -> Option<Credentials<'_>> {
         let call = self.calls.get(user.call)?;
-        let route = self.config.sip.routes.get(usize::from(call.state.route))?;
+        let route = self.config.sip.route(call.state.route)?;
         let auth = route.auth.as_ref()?;
         (user.side == Side::Terminating).then(|| Credentials {
             username: &auth.username,
@@ -66,8 +66,7 @@ impl B2bua {
 
     /// Whether requests to the callee may be challenged and then have to be sent again.
     pub(super) fn has_credentials(&self, key: CallKey) -> bool {
-        let route = usize::from(self.calls[key].state.route);
-        let route = self.config.sip.routes.get(route);
+        let route = self.config.sip.route(self.calls[key].state.route);
         route.is_some_and(|route| route.auth.is_some())
     }
 

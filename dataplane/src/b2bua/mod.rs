@@ -88,6 +88,8 @@ pub struct B2bua {
     touched: Vec<CallKey>,
     draining: bool,
     overloaded: bool,
+    /// No record of a new call may be promised room.
+    backlogged: bool,
     // Out while a kept message is read; taking it leaves nothing to allocate.
     index: Option<Box<Index>>,
 }
@@ -109,6 +111,7 @@ impl B2bua {
             touched: Vec::new(),
             draining: false,
             overloaded: false,
+            backlogged: false,
             index: Some(Box::new(Index::new())),
         }
     }
@@ -272,15 +275,11 @@ impl B2bua {
         self.draining = true;
     }
 
-    /// The store of call states or the backlog passed its high-water mark, or left it again:
-    /// above it new calls are refused before anything established suffers.
-    pub fn set_overload(&mut self, overloaded: bool) {
-        self.overloaded = overloaded;
-    }
-
-    // Whether a new call may be taken.
-    fn takes_calls(&self) -> bool {
-        !self.draining && !self.overloaded && self.calls.len() < self.config.sip.calls_max
+    /// The store of call states (`overloaded`) or the backlog of records (`backlogged`) passed its
+    /// high-water mark, or left it again: above it new calls are refused before anything
+    /// established suffers; by a backlog only those whose records must not be lost.
+    pub fn set_overload(&mut self, overloaded: bool, backlogged: bool) {
+        (self.overloaded, self.backlogged) = (overloaded, backlogged);
     }
 
     /// Whether new calls are refused.

@@ -2,7 +2,7 @@
 
 use slotmap::Key;
 
-use super::{ALLOW, B2bua, COOKIE, Origin, Side, TOKEN_LEN, bridge, fold};
+use super::{ALLOW, B2bua, COOKIE, NO_ROUTE, Origin, Side, TOKEN_LEN, bridge, fold};
 use crate::compose;
 use crate::env::{CallKey, Env, ListenerId};
 use crate::sip::{Message, write};
@@ -102,6 +102,31 @@ impl B2bua {
         env.out
             .push(CallKey::null(), to.address, origin.listener, &out);
         env.pool.give(out);
+    }
+
+    // Whether the new call that a request opens may be taken.
+    pub(super) fn takes(&self, request: &Message<'_>, origin: Origin) -> bool {
+        !self.draining
+            && !self.overloaded
+            && self.calls.len() < self.config.sip.calls_max
+            && (!self.backlogged || self.opens_without_record(request, origin))
+    }
+
+    // Whether the call that a request opens may go on though its records are lost.
+    fn opens_without_record(&self, request: &Message<'_>, origin: Origin) -> bool {
+        let route = self.route_for(request, origin);
+        let route = route.map_or(NO_ROUTE, |route| route.number);
+        self.config
+            .may_lose(self.config.class_of(route, origin.from))
+    }
+
+    /// Whether a call may lose its records, and none of them is in the backlog: above high water
+    /// it leaves the room there to those that may not.
+    #[must_use]
+    pub fn yields_backlog(&self, key: CallKey) -> bool {
+        self.calls.get(key).is_some_and(|call| {
+            !call.has_stored_records && self.config.may_lose(call.state.class(&self.config))
+        })
     }
 
     /// 503 with Retry-After.

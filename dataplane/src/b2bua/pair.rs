@@ -20,7 +20,7 @@ impl B2bua {
         request: &Message<'_>,
         origin: Origin,
     ) {
-        if !self.takes_calls() {
+        if !self.takes(request, origin) {
             return self.refuse_for_load(env, request, origin);
         }
         if let Some(required) = request.header(HeaderId::ProxyRequire) {

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use super::{B2bua, NO_ROUTE, Origin};
 use crate::compose;
+use crate::config::Route;
 use crate::dialog::{Text, Texts};
 use crate::env::{Env, ListenerId};
 use crate::sip::{HeaderId, Message, NameAddr, Uri};
@@ -18,7 +19,7 @@ pub(super) struct NoRoute {
 impl B2bua {
     /// Fills `hops` with the next hops to try, last first, and returns the route set of the
     /// request as it leaves, its Route less the one that names us (RFC 3261 16.4), beside the
-    /// index of the route taken.
+    /// number of the route taken.
     pub(super) fn route(
         &self,
         env: &mut Env,
@@ -29,17 +30,7 @@ impl B2bua {
     ) -> Result<(Text, u16), NoRoute> {
         let routes = self.remaining_routes(texts, request);
         hops.clear();
-        let peer = self.config.peer_of(origin.from);
-        let peer = peer.map_or("", |peer| self.config.sip.peers[peer].name.as_str());
-        let uri = request.request_uri();
-        let found = self
-            .config
-            .sip
-            .routes
-            .iter()
-            .enumerate()
-            .find(|(_, route)| route.matcher.matches(request.method_text(), uri, peer));
-        if let Some((place, route)) = found {
+        if let Some(route) = self.route_for(request, origin) {
             let mut order = env.pool.take();
             route.order(&mut env.rng, &mut order);
             for &hop in order.iter().rev() {
@@ -47,10 +38,10 @@ impl B2bua {
                 hops.push((address, self.listener_for(address, origin.listener)));
             }
             env.pool.give(order);
-            return Ok((routes, place as u16));
+            return Ok((routes, route.number));
         }
         let address = match compose::split_comma(texts.get(routes)).0 {
-            [] => address_of(uri)?,
+            [] => address_of(request.request_uri())?,
             first => address_of(NameAddr::parse(first).map_err(|_| BAD_ROUTE)?.uri)?,
         };
         if self.is_own(address) {
@@ -61,6 +52,15 @@ impl B2bua {
         }
         hops.push((address, self.listener_for(address, origin.listener)));
         Ok((routes, NO_ROUTE))
+    }
+
+    /// The first entry of the route table that covers a request.
+    pub(super) fn route_for(&self, request: &Message<'_>, origin: Origin) -> Option<&Route> {
+        let peer = self.config.peer_of(origin.from);
+        let peer = peer.map_or("", |peer| self.config.sip.peers[peer].name.as_str());
+        let (method, uri) = (request.method_text(), request.request_uri());
+        let mut routes = self.config.sip.routes.iter();
+        routes.find(|route| route.matcher.matches(method, uri, peer))
     }
 
     /// Whether an address is one that this node listens on.

@@ -23,7 +23,7 @@ impl B2bua {
         invite: &Message<'_>,
         origin: Origin,
     ) {
-        if !self.takes_calls() {
+        if !self.takes(invite, origin) {
             return self.refuse_for_load(env, invite, origin);
         }
         if !bridge::requires_only_known(invite) {

@@ -319,9 +319,10 @@ mod tests {
         let at = |text: &str| text.parse().expect("an address");
         let (known, unknown) = (at("192.0.2.1:5060"), at("192.0.2.2:5060"));
         let name = |route, from| config.rf.class(config.class_of(route, from)).name.as_str();
-        assert_eq!((name(0, known), name(0, unknown)), ("core", "default"));
-        assert_eq!((name(1, known), name(1, unknown)), ("trunk", "trunk"));
-        assert_eq!(name(2, known), "default");
+        let at = |place: usize, from| name(config.sip.routes[place].number, from);
+        assert_eq!((at(0, known), at(0, unknown)), ("core", "default"));
+        assert_eq!((at(1, known), at(1, unknown)), ("trunk", "trunk"));
+        assert_eq!(at(2, known), "default");
         assert_eq!(name(crate::b2bua::NO_ROUTE, known), "core");
     }
 

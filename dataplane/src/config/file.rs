@@ -162,6 +162,15 @@ enum HopFile {
     Full(FullHopFile),
 }
 
+impl HopFile {
+    fn text(&self) -> &str {
+        match self {
+            Self::Address(text) => text,
+            Self::Full(hop) => &hop.address,
+        }
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FullHopFile {
@@ -326,6 +335,7 @@ fn sip(file: SipFile, classes: &Classes, resolve: Resolve) -> Result<Sip, Wrong>
         .enumerate()
         .map(|(place, route)| self::route(place, route, (&peers, classes), resolve))
         .collect::<Result<Vec<_>, _>>()?;
+    super::route::check_numbers(&routes)?;
     Ok(Sip {
         advertise_addrs: advertise.iter().map(|text| text.parse().ok()).collect(),
         advertise,
@@ -515,6 +525,7 @@ fn route(
             format!("give 1 to {HOPS_MAX}"),
         ));
     }
+    let number = matcher.number(hops.iter().map(HopFile::text), file.username.as_deref());
     let hops = hops
         .into_iter()
         .enumerate()
@@ -528,6 +539,7 @@ fn route(
         })
         .collect::<Result<_, _>>()?;
     Ok(Route {
+        number,
         matcher,
         hops,
         auth,

@@ -15,6 +15,7 @@ use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
+use charging::config::RealtimePolicy;
 use ipnet::IpNet;
 
 pub use class::{Class, Classes};
@@ -86,6 +87,14 @@ pub struct Sip {
     pub ring_timeout_s: u64,
     /// Most calls per shard.
     pub calls_max: usize,
+}
+
+impl Sip {
+    /// The route of that number, if it is in the table.
+    #[must_use]
+    pub fn route(&self, number: u16) -> Option<&Route> {
+        self.routes.iter().find(|route| route.number == number)
+    }
 }
 
 /// `[[sip.peer]]`.
@@ -207,15 +216,23 @@ impl Config {
             .position(|peer| peer.allow.iter().any(|net| net.contains(&ip)))
     }
 
-    /// Number of the charging class of a call that took `route` (an index) and came from `source`.
+    /// Number of the charging class of a call that took the route of that number and came from
+    /// `source`.
     #[must_use]
     pub fn class_of(&self, route: u16, source: SocketAddr) -> u16 {
-        let route = self.sip.routes.get(usize::from(route));
+        let route = self.sip.route(route);
         let of_peer = || self.sip.peers[self.peer_of(source)?].charging_class;
         route
             .and_then(|route| route.charging_class)
             .or_else(of_peer)
             .unwrap_or(0)
+    }
+
+    /// Whether calls of a class go on when their records are lost, or have none.
+    #[must_use]
+    pub fn may_lose(&self, class: u16) -> bool {
+        let rules = &self.rf.class(class).rules;
+        !rules.offline || rules.realtime == RealtimePolicy::GrantAndLose
     }
 
     /// Whether `source` may send at all: an empty list admits everybody.

@@ -2,12 +2,19 @@
 
 use std::net::SocketAddr;
 
+use charging::config::ChargingClasses;
+
+use super::file::{Wrong, wrong};
 use crate::env::SplitMix64;
 use crate::sip::Uri;
 
 /// One `[[sip.route]]`.
 #[derive(Clone, Debug)]
 pub struct Route {
+    /// What a call's state keeps of it: a hash of its conditions, its next hops as they are
+    /// written and its user name, never [`crate::b2bua::NO_ROUTE`]. So a call finds its route
+    /// again in a changed configuration, or none, but never another one.
+    pub number: u16,
     /// What it applies to.
     pub matcher: Matcher,
     /// Next hops of the group.
@@ -78,6 +85,34 @@ pub struct Matcher {
 }
 
 impl Matcher {
+    /// The number of a route with these conditions, next hops and user name.
+    pub(super) fn number<'a>(
+        &self,
+        hops: impl Iterator<Item = &'a str>,
+        username: Option<&str>,
+    ) -> u16 {
+        let conditions = [
+            ("method", &self.method),
+            ("domain", &self.domain),
+            ("prefix", &self.prefix),
+            ("peer", &self.peer),
+            ("pattern", &self.pattern),
+        ];
+        let mut text = String::new();
+        let mut add = |name: &str, value: &str| text.extend([name, " ", value, "\n"]);
+        for (name, value) in conditions {
+            if let Some(value) = value {
+                add(name, value);
+            }
+        }
+        hops.for_each(|hop| add("next_hop", hop));
+        if let Some(username) = username {
+            add("username", username);
+        }
+        // 1 to 65,535 there, 0 to 65,534 here: the greatest says that there is no route.
+        ChargingClasses::number_of(&text) - 1
+    }
+
     /// Whether a request belongs to the route.
     #[must_use]
     pub fn matches(&self, method_text: &[u8], uri: &[u8], peer: &str) -> bool {
@@ -167,6 +202,25 @@ fn glob(pattern: &[u8], text: &[u8]) -> bool {
     pattern[p..].iter().all(|&byte| byte == b'*')
 }
 
+/// Refuses a table in which calls could take one route for another that matters.
+pub(super) fn check_numbers(routes: &[Route]) -> Result<(), Wrong> {
+    let mut order: Vec<usize> = (0..routes.len()).collect();
+    order.sort_by_key(|&place| routes[place].number);
+    for pair in order.windows(2) {
+        let (one, other) = (&routes[pair[0]], &routes[pair[1]]);
+        let differs = one.auth != other.auth || one.charging_class != other.charging_class;
+        // Of two routes with the same conditions only the first is ever taken.
+        if one.number == other.number && one.matcher != other.matcher && differs {
+            return Err(wrong(
+                format!("sip.route[{}]", pair[1]),
+                format!("calls could not tell it from sip.route[{}]", pair[0]),
+                "write its next hops in another way: the states of calls keep 16 bits of a route",
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// Most next hops of one route.
 pub(super) const HOPS_MAX: usize = 64;
 
@@ -195,6 +249,60 @@ mod tests {
         assert!(invites(&pattern("1*3"), "sip:1223@h"));
     }
 
+    fn table(text: &str) -> Vec<Route> {
+        let config = crate::config::Config::parse(text, std::path::Path::new("x"));
+        config.unwrap_or_else(|wrong| panic!("{wrong}")).sip.routes
+    }
+
+    #[test]
+    fn a_route_has_its_number_wherever_it_stands() {
+        let own = "[[sip.route]]\nmatch = \"1*\"\nnext_hop = \"192.0.2.9\"\n";
+        let other = "[[sip.route]]\nmatch = \"2*\"\nnext_hop = [\"192.0.2.9\"]\n";
+        let number = |text: &str| table(text)[0].number;
+        assert_eq!(number(own), table(&format!("{other}{own}"))[1].number);
+        assert_eq!(
+            number(own),
+            number(&own.replace("\"192.0.2.9\"", "[\"192.0.2.9\"]"))
+        );
+        let secret = "password = \"x\"\n";
+        let mut known = vec![
+            number(own),
+            number(other),
+            number(&own.replace(".9", ".8")),
+            number(&own.replace("\"1*\"", "{ prefix = \"1*\" }")),
+            number(&format!("{own}username = \"a\"\n{secret}")),
+            number(&format!("{own}username = \"b\"\n{secret}")),
+        ];
+        // A new password is the same route's.
+        let renewed = format!("{own}username = \"b\"\npassword = \"y\"\n");
+        assert_eq!(known.last(), Some(&number(&renewed)));
+        known.sort_unstable();
+        known.dedup();
+        assert_eq!(known.len(), 6);
+        assert!(known.iter().all(|&number| number != crate::b2bua::NO_ROUTE));
+    }
+
+    #[test]
+    fn routes_that_calls_could_not_tell_apart_are_refused_if_it_matters() {
+        let route = |pattern: &str, user: &str| Route {
+            number: 7,
+            matcher: Matcher {
+                pattern: Some(pattern.to_owned()),
+                ..Matcher::default()
+            },
+            hops: Vec::new(),
+            auth: Some(Auth {
+                username: user.to_owned(),
+                password: Secret::new(String::new()),
+            }),
+            charging_class: None,
+        };
+        assert!(check_numbers(&[route("1*", "a"), route("2*", "a")]).is_ok());
+        assert!(check_numbers(&[route("1*", "a"), route("1*", "b")]).is_ok());
+        let wrong = check_numbers(&[route("1*", "a"), route("2*", "b")]).err();
+        assert_eq!(wrong.expect("they share a number").key, "sip.route[1]");
+    }
+
     #[test]
     fn hops_are_tried_by_priority_and_shared_by_weight() {
         let hop = |port, priority, weight| Hop {
@@ -203,6 +311,7 @@ mod tests {
             weight,
         };
         let route = Route {
+            number: 0,
             matcher: Matcher::default(),
             hops: vec![hop(1, 2, 1), hop(2, 1, 30), hop(3, 1, 10)],
             auth: None,

@@ -96,6 +96,51 @@ fn grant_and_store_ends_what_cannot_be_stored_and_grant_and_lose_does_not() {
     }
 }
 
+#[test]
+fn a_backlog_above_high_water_lets_in_only_what_may_lose_its_records() {
+    let (caller, callee) = (Phone::at("127.0.0.2"), Phone::at("127.0.0.3"));
+    let classes = "[[charging.class]]\nname = \"lossy\"\nrealtime = \"grant-and-lose\"\n\
+                   [[charging.class]]\nname = \"free\"\nenabled = false\n";
+    let more = policy("grant-and-store", free_tcp(), "backlog_bytes_max = 4000\n");
+    let route = |prefix: &str, class: &str| {
+        let hop = callee.address();
+        format!(
+            "[[sip.route]]\nmatch = {{ prefix = \"{prefix}\" }}\nnext_hop = \"{hop}\"\n\
+             charging_class = \"{class}\"\n"
+        )
+    };
+    let routes = format!("{}{}", route("+4931", "lossy"), route("+4932", "free"));
+    let usual = "[[sip.route]]\nmatch = \"*\"";
+    let edit = |text: String| text.replace(usual, &format!("{routes}{usual}"));
+    let mut node = NodeProcess::start_edited(callee.address(), &format!("{more}{classes}"), edit);
+    let mut calls = Vec::new();
+    loop {
+        let id = format!("stored{}", calls.len());
+        let Some(call) = caller.try_call(&callee, node.sip, &id) else {
+            break;
+        };
+        calls.push(call);
+        assert!(calls.len() < 20, "the backlog must fill");
+    }
+    let stored = node.metrics()["ringtoll_acr_stored_total"];
+    for (n, user) in ["+49311", "+49312", "+49321"].iter().enumerate() {
+        let id = format!("lost{n}");
+        let call = caller.try_call_to(&callee, node.sip, (user, &id));
+        calls.push(call.expect("its policy says that records may be lost"));
+    }
+    assert!(caller.try_call(&callee, node.sip, "refused").is_none());
+    let metrics = node.metrics();
+    let of = |name: &str| metrics[&format!("ringtoll_{name}_total")];
+    // START, and INTERIM at the ACK, of the two that are charged.
+    assert_eq!((of("acr_stored"), of("acr_lost")), (stored, 4.0));
+    assert_eq!(of("call_ended_by_charging"), 0.0);
+    for call in &calls {
+        call.hang_up(&caller, &callee, node.sip);
+    }
+    node.wait_idle();
+    node.kill();
+}
+
 /// A re-INVITE that the callee takes, which makes an INTERIM.
 fn change(call: &Established, caller: &Phone, callee: &Phone, node: &NodeProcess, cseq: u32) {
     let invite = call.request("INVITE", cseq);

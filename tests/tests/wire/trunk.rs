@@ -2,6 +2,7 @@
 //! answer is another.
 
 use std::process::Command;
+use std::time::Duration;
 
 use tests::by_hand::{Phone, header};
 use tests::process::{NodeProcess, free_udp, is_installed};
@@ -130,4 +131,54 @@ fn the_answer_to_a_407_is_what_python_computes() {
     node.wait_idle();
     node.stop();
     assert_eq!(node.cdrs().len(), 4, "challenges are not billed");
+}
+
+// A call finds the credentials of its own route again after a restart that moved it in the table,
+// and none when that route is gone.
+#[test]
+fn a_restart_with_another_route_table_never_lends_a_call_other_credentials() {
+    let auth = |user: &str| format!("username = \"{user}\"\npassword = \"s3cret\"\n");
+    for (remains, told) in [(true, "own"), (false, "")] {
+        let (caller, trunk) = (Phone::at("127.0.0.2"), Phone::at("127.0.0.3"));
+        let hop = format!("next_hop = \"{}\"\n", trunk.address());
+        let mut node = NodeProcess::start(trunk.address(), &format!("{}{NO_INTERIM}", auth("own")));
+        let call = caller.call(&trunk, node.sip, &format!("moved-{remains}"));
+        node.kill();
+        let file = node.dir.path().join("node.toml");
+        let text = std::fs::read_to_string(&file).expect("the configuration is there");
+        let other = format!("[[sip.route]]\nmatch = \"9*\"\n{hop}{}", auth("other"));
+        let text = text.replace("[[sip.route]]", &format!("{other}[[sip.route]]"));
+        let text = match remains {
+            true => text,
+            false => text.replace(&auth("own"), &auth("another")),
+        };
+        std::fs::write(&file, text).expect("it can be written");
+        node.restart();
+        let info = call.request("INFO", 2);
+        caller.send(node.sip, &info);
+        let first = trunk.request("INFO");
+        let challenge = "Proxy-Authenticate: Digest realm=\"trunk.example\",nonce=\"n\",\
+                         algorithm=MD5\r\n";
+        let status = "407 Proxy Authentication Required";
+        trunk.answer(node.sip, &first, status, challenge);
+        let is_again = |text: &str| !header(text, "Proxy-Authorization").is_empty();
+        let again = trunk.receive_within(Duration::from_millis(500), is_again);
+        let given = again
+            .as_deref()
+            .map_or("", |again| header(again, "Proxy-Authorization"));
+        assert_eq!(parameter(given, "username"), told, "{given}");
+        if let Some(again) = &again {
+            trunk.answer(node.sip, again, "200 OK", "");
+        }
+        let answer = caller.final_answer(node.sip, &info);
+        let status = if remains {
+            "SIP/2.0 200"
+        } else {
+            "SIP/2.0 407"
+        };
+        assert!(answer.starts_with(status), "{answer}");
+        call.hang_up(&caller, &trunk, node.sip);
+        node.wait_idle();
+        node.stop();
+    }
 }
