@@ -272,10 +272,9 @@ impl Shard {
         if self.acts {
             self.drain_backlog();
         }
-        self.b2bua.set_overload(
-            !self.acts || !self.blobs.is_open(),
-            self.backlog.is_above_high_water(),
-        );
+        // What may not act gets no new request to refuse, and may act again before the next turn.
+        self.b2bua
+            .set_overload(!self.blobs.is_open(), self.backlog.is_above_high_water());
         self.hold_outputs();
     }
 

@@ -124,6 +124,8 @@ pub enum Owner {
     Here,
     /// That node.
     At(u16),
+    /// That node if any: this one knows nothing of the call.
+    Perhaps(u16),
     /// Nobody yet: the owner is dead and the call not taken over, or the owner is coming back.
     Nobody,
 }

@@ -211,6 +211,50 @@ pub fn play_class(mode: &str) -> (u64, Vec<String>) {
     (world.datagrams_held(), world.leftovers_of_cluster())
 }
 
+/// Plays 300 calls of three seconds, all nodes cut off from each other for `ms` in their midst:
+/// what each caller got as final answers.
+#[must_use]
+pub fn play_parted(ms: u64) -> Vec<Vec<u16>> {
+    let cluster = Cluster {
+        nodes: 3,
+        witness: false,
+        copies: 2,
+        mode: Mode::SemiSync,
+        scatter: 0,
+        loss: 0,
+        upgrade: false,
+    };
+    let mut world = World::new(Setup {
+        config: "session_expires_s = 0\n".to_owned(),
+        cluster: Some(cluster),
+        ..Setup::default()
+    });
+    for number in 0..300 {
+        let caller = Plan {
+            calls_at: Some(5_000 + number * 10),
+            bye_after: Some(3_000),
+            ..Plan::default()
+        };
+        let callee = Plan {
+            answer: Some((20, 200)),
+            ..Plan::default()
+        };
+        world.add_call(caller, callee);
+    }
+    for (from, to) in [(0, 1), (1, 0), (0, 2), (2, 0), (1, 2), (2, 1)] {
+        world.befall(6_000, Misfortune::CutLink(from, to));
+    }
+    world.befall(6_000 + ms, Misfortune::Join);
+    world.run_until(HORIZON_MS);
+    world.heal_and_drain();
+    let callers = world
+        .phones
+        .iter()
+        .filter(|one| one.plan.calls_at.is_some());
+    let codes = |one: &crate::ua::Phone| one.ledger.finals.iter().map(|(code, _)| *code).collect();
+    callers.map(codes).collect()
+}
+
 /// The cluster of a seed, before anything happened.
 #[must_use]
 pub fn draw(seed: u64, scenario: Scenario, mode: Mode, sabotage: Sabotage) -> World {

@@ -234,7 +234,8 @@ pub struct World {
     pub cdf_refused: bool,
     /// How it was made.
     pub setup: Setup,
-    net: Net,
+    /// How bad the network to the phones is now.
+    pub net: Net,
     base: quanta::Instant,
     rng: SplitMix64,
     queue: BTreeMap<(u64, u64), Event>,

@@ -98,8 +98,11 @@ pub struct Call {
     pub state: CallState,
     /// Set-up of the call: emptied when it is answered or has failed.
     pub set_up: SetUp,
-    /// Our BYE to a callee that may challenge it, until it is answered.
-    pub closing: Option<TxnId>,
+    /// Our BYE on each leg until it is answered: whoever takes the call over sends it again.
+    pub closing: [Option<TxnId>; 2],
+    /// CSeq number of each peer's last request when the call was taken up. It may come once more:
+    /// who got it first could not answer it.
+    pub unanswered: [Option<u32>; 2],
     /// The INVITE being bridged from each leg, until its ACK is through.
     pub invites: [Option<BridgedInvite>; 2],
     /// Wheel entries: charging deadline, session timers of both legs, duration, ringing.
@@ -210,7 +213,7 @@ impl Call {
             && self.stored
             && !self.dirty
             && self.waits_for.is_none()
-            && self.closing.is_none()
+            && self.closing == [None; 2]
             && self.set_up.client.is_none()
             && self
                 .invites
@@ -232,7 +235,7 @@ impl Call {
         self.state.phase == Phase::Ended
             && self.set_up.client.is_none()
             && self.waits_for.is_none()
-            && self.closing.is_none()
+            && self.closing == [None; 2]
             && self.state.charging.is_finished()
     }
 }

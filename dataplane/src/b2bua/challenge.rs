@@ -6,7 +6,7 @@
 
 use super::{B2bua, Role, Side, User};
 use crate::compose;
-use crate::env::{CallKey, Env, ListenerId};
+use crate::env::{Env, ListenerId};
 use crate::sip::digest::{Challenge, Credentials};
 use crate::sip::{HeaderId, Message, Method, parse, write};
 use crate::transaction::TxnId;
@@ -62,12 +62,6 @@ impl B2bua {
             username: &auth.username,
             password: auth.password.reveal(),
         })
-    }
-
-    /// Whether requests to the callee may be challenged and then have to be sent again.
-    pub(super) fn has_credentials(&self, key: CallKey) -> bool {
-        let route = self.config.sip.route(self.calls[key].state.route);
-        route.is_some_and(|route| route.auth.is_some())
     }
 
     fn authorization(
@@ -126,7 +120,7 @@ impl B2bua {
                 call.set_up.forks.clear();
                 call.set_up.fork_tags.clear();
             }
-            Role::Bye => call.closing = Some(txn),
+            Role::Bye => call.closing[user.side.index()] = Some(txn),
             _ => {}
         }
         if let (Role::Relay, Some(server)) = (user.role, user.link)

@@ -37,9 +37,10 @@ impl B2bua {
                 b"",
             );
         }
-        let leg = &mut self.calls[call].state.legs[side.index()];
         let cseq = request.cseq().0;
-        if leg.remote_cseq.is_some_and(|seen| cseq <= seen) {
+        let goes_on = self.goes_on_with(call, side, request);
+        let leg = &mut self.calls[call].state.legs[side.index()];
+        if leg.remote_cseq.is_some_and(|seen| cseq <= seen) && !goes_on {
             // RFC 3261 12.2.2. An equal number in another transaction is as wrong.
             let (status, reason) = (500, b"CSeq Out Of Order");
             return self.decline(env, key, (call, side), request, origin, status, reason, b"");

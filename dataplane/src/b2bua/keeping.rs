@@ -57,9 +57,11 @@ impl B2bua {
         self.by_id.remove(&fresh);
         self.by_id.insert(id, key);
         let call = &mut self.calls[key];
+        call.unanswered = [0, 1].map(|leg| state.legs[leg].remote_cseq);
         call.state = state;
         (call.stored, call.takes_over) = (true, true);
         self.arm_established(env, key);
+        self.end_again(env, key);
         self.touch(key);
     }
 

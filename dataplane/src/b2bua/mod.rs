@@ -30,6 +30,7 @@ mod replaces;
 mod routing;
 mod services;
 mod set_up;
+mod taken_up;
 mod tear_down;
 mod timers;
 mod triggers;
@@ -161,14 +162,17 @@ impl B2bua {
                 .get(call)
                 .is_none_or(|call| Some(call.state.id) == named)
         };
-        let Some((id, _)) = user.filter(|(_, user)| is_own(user.call)) else {
-            env.counters.sip_response_stray += 1;
-            return;
-        };
+        let found = user.filter(|(_, user)| is_own(user.call));
         if response.has_more_vias() {
             env.counters.sip_response_stray += 1; // RFC 3261 18.1.2: not for us alone
             return;
         }
+        let Some((id, _)) = found else {
+            if !self.acknowledge_stray(env, response) {
+                env.counters.sip_response_stray += 1;
+            }
+            return;
+        };
         if let Some(user) = self.layer.on_response(env, id, response) {
             self.on_response(env, id, user, response, origin);
         }
@@ -458,7 +462,8 @@ impl B2bua {
                 answered: None,
             },
             set_up,
-            closing: None,
+            closing: [None; 2],
+            unanswered: [None; 2],
             invites: [None, None],
             timers: [None; 5],
             charging_due: None,

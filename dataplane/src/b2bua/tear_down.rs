@@ -120,7 +120,7 @@ impl B2bua {
         }
     }
 
-    fn send_bye(
+    pub(super) fn send_bye(
         &mut self,
         env: &mut Env,
         key: CallKey,
@@ -146,9 +146,7 @@ impl B2bua {
         });
         rest(&mut out, self.config.trusts(peer));
         self.layer.start_client(env, txn, cseq, out);
-        if side == Side::Terminating && self.has_credentials(key) {
-            self.calls[key].closing = Some(txn);
-        }
+        self.calls[key].closing[side.index()] = Some(txn);
     }
 
     /// The answer to a BYE of ours.
@@ -169,10 +167,10 @@ impl B2bua {
     /// A BYE of ours was answered, or never will be.
     pub(super) fn on_bye_over(&mut self, id: TxnId, user: User) {
         if let Some(call) = self.calls.get_mut(user.call)
-            && call.closing == Some(id)
+            && let Some(closing) = call.closing.iter_mut().find(|one| **one == Some(id))
         {
-            call.closing = None;
-            self.touch(user.call);
+            *closing = None;
+            self.list(user.call);
         }
     }
 

@@ -165,10 +165,10 @@ impl ClusterStore {
     fn owner_of_unknown(&self, id: CallId) -> Owner {
         let (own, origin) = (self.config.node, id.node());
         if origin != own && self.answers(origin) {
-            return Owner::At(origin);
+            return Owner::Perhaps(origin);
         }
         match self.adopter_of(id) {
-            Some(first) if first != own => Owner::At(first),
+            Some(first) if first != own => Owner::Perhaps(first),
             _ => Owner::Here,
         }
     }

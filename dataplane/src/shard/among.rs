@@ -14,6 +14,8 @@ use crate::store::{Owner, StoreEvent};
 enum Way {
     Here,
     Node(u16),
+    /// That node should know; if it does not, this one answers as well.
+    Perhaps(u16),
     /// Nobody can take it now; whoever sent it will repeat it.
     Nowhere,
 }
@@ -99,13 +101,14 @@ impl Shard {
     ) -> bool {
         match self.way_of(token, message) {
             Way::Here => true,
-            Way::Node(node) if hops > 0 => {
+            Way::Node(node) | Way::Perhaps(node) if hops > 0 => {
                 self.pass_on(node, message, origin, hops - 1);
                 false
             }
-            // It came a long way already: whatever is known here is the answer.
-            Way::Node(_) => true,
-            Way::Nowhere => {
+            // It came a long way already: whatever is known here is the answer, unless this node
+            // may not act, or knows that another one knows better (V14).
+            Way::Perhaps(_) if self.acts => true,
+            Way::Node(_) | Way::Perhaps(_) | Way::Nowhere => {
                 self.env.counters.sip_datagram_ownerless += 1;
                 false
             }
@@ -128,8 +131,11 @@ impl Shard {
                 Way::Nowhere
             }
             Some(cluster) => match cluster.owner_of(id) {
-                Owner::Here => Way::Here,
                 Owner::At(node) => Way::Node(node),
+                Owner::Perhaps(node) => Way::Perhaps(node),
+                // Who may not act does not know that there is no such call.
+                Owner::Here if !self.acts => Way::Nowhere,
+                Owner::Here => Way::Here,
                 Owner::Nobody => Way::Nowhere,
             },
         }
@@ -142,20 +148,23 @@ impl Shard {
             return Way::Here;
         };
         let key = self.claims.key(message);
+        let method = message.method();
+        let follows = matches!(method, Method::Ack | Method::Cancel);
         match self.claims.taker(key) {
-            Some(taker) if taker == own => return Way::Here,
-            Some(taker) if cluster.answers(taker) => return Way::Node(taker),
+            Some(taker) if taker == own && (self.acts || follows) => return Way::Here,
+            Some(taker) if taker == own => return Way::Nowhere,
+            Some(taker) if cluster.answers(taker) => return Way::Perhaps(taker),
             _ => {}
         }
-        let method = message.method();
         // Who leaves sends what cancels or acknowledges the way of what it sent on.
         let stays = self.acts && !self.b2bua.is_draining();
-        let follows = matches!(method, Method::Ack | Method::Cancel);
         if method == Method::Options || (follows && stays) {
             return Way::Here;
         }
         if !stays {
-            return cluster.deputy(key).map_or(Way::Here, Way::Node);
+            // Who may not act does not refuse either: the request is repeated (V14).
+            let nobody = if self.acts { Way::Here } else { Way::Nowhere };
+            return cluster.deputy(key).map_or(nobody, Way::Perhaps);
         }
         self.claims.take(now_ms, own, key);
         Way::Here

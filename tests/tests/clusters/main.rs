@@ -13,7 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use replication::Mode;
 use tests::cluster_checks::Losses;
-use tests::cluster_random::{Outcome, Scenario, play, play_class, play_upgrade};
+use tests::cluster_random::{Outcome, Scenario, play, play_class, play_parted, play_upgrade};
 use tests::sim::Sabotage;
 
 fn number(name: &str) -> Option<u64> {
@@ -115,6 +115,15 @@ fn a_class_says_whether_its_calls_wait_for_copies() {
     let (held, left) = play_class("semi-sync");
     assert!(left.is_empty(), "{left:?}");
     assert!(held >= 8, "the 200 to each INVITE waits");
+}
+
+// V14: who may not act sends a request on or lets it be repeated. A refusal would need a record.
+#[test]
+fn nodes_that_may_not_act_refuse_no_call() {
+    let finals = play_parted(400);
+    assert_eq!(finals.len(), 300);
+    let refused: Vec<_> = finals.iter().filter(|codes| **codes != [200]).collect();
+    assert!(refused.is_empty(), "{refused:?}");
 }
 
 #[test]

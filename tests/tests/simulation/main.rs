@@ -6,6 +6,7 @@
 mod classes;
 mod complaints;
 mod scenarios;
+mod taken_up;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
