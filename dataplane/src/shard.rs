@@ -156,8 +156,10 @@ impl Shard {
     fn set_now(&mut self, now: Now) {
         self.env.set_now(now);
         self.blobs.set_now(now);
-        self.acts = self.blobs.cluster().is_none_or(|cluster| cluster.may_act());
-        self.router.set_quiet(!self.acts);
+        let acts_until = self.blobs.cluster().map(|cluster| cluster.acts_until());
+        self.acts = acts_until.is_none_or(|until| until.is_some());
+        let quiet_from = acts_until.map(|until| until.unwrap_or(now.instant));
+        self.router.set_quiet_from(quiet_from);
     }
 
     // `hops`: how often it may be passed on to another node yet.

@@ -57,6 +57,8 @@ pub trait ClusterSide {
     /// Whether this node may act at this very moment: send charging requests, fire the timers
     /// of calls, take new calls.
     fn may_act(&self) -> bool;
+    /// Until when, if nothing new is heard; `None`: not at all.
+    fn acts_until(&self) -> Option<quanta::Instant>;
     /// Who answers for a call that is not in this shard's table.
     fn owner_of(&self, call: u128) -> Owner;
     /// Whether this node is leaving, so that its calls are to be given to others.

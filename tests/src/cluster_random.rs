@@ -295,7 +295,15 @@ pub fn draw(seed: u64, scenario: Scenario, mode: Mode, sabotage: Sabotage) -> Wo
     }
     let mut at = 8_000 + rng.below(4_000);
     while at < HORIZON_MS - 20_000 {
-        befall(&mut rng, &mut world, scenario, at);
+        let what = match scenario {
+            Scenario::Everything | Scenario::Overlap => Scenario::ALL[rng.below(9) as usize],
+            other => other,
+        };
+        // With two copies the memory of one node may go, and of no other until they are made anew.
+        let must_be_alone = scenario == Scenario::Overlap && what == Scenario::Loss && copies == 2;
+        at += if must_be_alone { ALONE_MS } else { 0 };
+        befall(&mut rng, &mut world, what, at);
+        at += if must_be_alone { ALONE_MS } else { 0 };
         at += if scenario == Scenario::Overlap {
             500 + rng.below(6_000)
         } else {
@@ -335,10 +343,6 @@ fn draw_call(rng: &mut SplitMix64, world: &mut World, at: u64) {
 
 fn befall(rng: &mut SplitMix64, world: &mut World, scenario: Scenario, at: u64) {
     use Scenario as S;
-    let scenario = match scenario {
-        S::Everything | S::Overlap => S::ALL[rng.below(9) as usize],
-        other => other,
-    };
     let cluster = world.setup.cluster.expect("a cluster");
     let (nodes, voters) = (u64::from(cluster.nodes), cluster.voters());
     let node = rng.below(nodes) as u16;
@@ -418,3 +422,6 @@ fn isolate(world: &mut World, at: u64, node: u16, voters: u16, until: u64) {
 const CALLS: u64 = 24;
 /// When everything becomes well again.
 const HORIZON_MS: u64 = 75_000;
+/// So long before and after the loss of a memory nothing else happens where the promise is that of
+/// one loss: all of the other misfortunes are over by then.
+const ALONE_MS: u64 = 12_000;

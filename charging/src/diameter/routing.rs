@@ -214,8 +214,8 @@ pub struct Router {
     /// Requests to be moved, found while a peer was borrowed.
     moving: Vec<(u32, FailureReason)>,
     io: VecDeque<IoAction>,
-    /// Nothing is sent again.
-    quiet: bool,
+    /// From then on nothing is sent again; `None`: never.
+    quiet_from: Option<Instant>,
 }
 
 /// One peer and what the router remembers about it.
@@ -281,7 +281,7 @@ impl Router {
                 shun: Duration::from_millis(config.shun_ms),
                 counters: RouterCounters::default(),
             },
-            quiet: false,
+            quiet_from: None,
             moving: Vec::new(),
             io: VecDeque::new(),
         };
@@ -361,10 +361,11 @@ impl Router {
         peers.chain(self.core.pending.next_deadline()).min()
     }
 
-    /// Whether to send nothing again for the present, neither to the same peer nor to another: what
-    /// has no answer waits. For a node that is not sure to be the one to send it.
-    pub fn set_quiet(&mut self, quiet: bool) {
-        self.quiet = quiet;
+    /// Sends nothing again from that moment on, neither to the same peer nor to another: what has
+    /// no answer waits. For a node that is not sure to be the one to send it any longer. A moment,
+    /// for connections report when they like.
+    pub fn set_quiet_from(&mut self, from: Option<Instant>) {
+        self.quiet_from = from;
     }
 
     /// Is there a peer a request could be sent to now?
@@ -511,11 +512,12 @@ impl Router {
 
     /// A try went unanswered.
     fn puts_off(&mut self, now: Instant, id: u32) -> bool {
-        if self.quiet {
+        let quiet = self.quiet_from.is_some_and(|from| from <= now);
+        if quiet {
             let deadline = now + self.core.retry_interval;
             self.core.pending.renew(id, deadline);
         }
-        self.quiet
+        quiet
     }
 
     fn retry(&mut self, now: Instant, id: u32) {

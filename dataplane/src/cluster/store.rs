@@ -488,6 +488,12 @@ impl ClusterSide for ClusterStore {
             && self.config.incarnation == self.board.incarnation()
     }
 
+    fn acts_until(&self) -> Option<quanta::Instant> {
+        let until = self.may_act().then(|| self.board.lease_until())?;
+        let since = std::time::Duration::from_nanos(until.saturating_sub(CLOCK_ZERO));
+        Some(self.clock_start + since)
+    }
+
     fn owner_of(&self, call: u128) -> Owner {
         let id = CallId::from_u128(call);
         let own = self.config.node;
