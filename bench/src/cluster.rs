@@ -235,7 +235,15 @@ impl Cluster {
             let left = |name| node.pages().metric(name).unwrap_or(1.0);
             left("ringtoll_calls") + left("ringtoll_backlog_records") == 0.0
         };
-        wait_until("", || Ok(self.nodes.iter().all(is_idle))).is_ok()
+        // A request whose phone has gone meanwhile is given up after 64*T1.
+        let until = Instant::now() + IDLE_MAX;
+        while !self.nodes.iter().all(is_idle) {
+            if Instant::now() > until {
+                return false;
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+        true
     }
 
     /// CPU time of all shards that run now, seconds.
@@ -536,6 +544,8 @@ const NODE: &str = "node-process";
 const CDF: &str = "cdf-process";
 /// What the CDF says when a number of a session comes with two contents.
 const CONFLICT: &str = "a record came again with other contents";
+/// Longest wait for the end of all calls: Timer F, and what its end leads to.
+const IDLE_MAX: Duration = Duration::from_secs(45);
 /// Longest wait for processes.
 const READY_MAX: Duration = Duration::from_secs(20);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
