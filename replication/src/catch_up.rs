@@ -3,8 +3,10 @@
 //! The giver walks its records into the peer's stream and then puts a mark there, with count and
 //! xor-hash of what it walked. The receiver marks every call that comes from the giver meanwhile.
 //! When it reaches the mark with all before it received, and count and hash agree, it forgets the
-//! giver's calls that are not marked: the giver no longer knows them. A mismatch repeats the
-//! whole. All of it is idempotent, so it may run under full traffic and be begun again any time.
+//! giver's calls that are not marked: the giver no longer knows them. A giver that may yet learn of
+//! calls that are its own, for it joins or has lost its memory and waits, says so in the mark, and
+//! nothing is forgotten. A mismatch repeats the whole. All of it is idempotent, so it may run
+//! under full traffic and be begun again any time.
 
 use std::collections::HashMap;
 
@@ -53,7 +55,7 @@ struct Walk {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Mark {
     pub(crate) scope: Scope,
-    /// The giver was alive when the walk began: what it did not bring, it does not own.
+    /// The giver knew all its calls when the walk began: what it did not bring, it does not own.
     pub(crate) is_final: bool,
     /// View in which the walk began: it brought what was known in that view or later.
     pub(crate) view: u32,

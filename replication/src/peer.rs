@@ -78,7 +78,7 @@ pub struct Link {
     out: Outgoing,
     incoming: Incoming,
     giver: Giver,
-    /// Whether this node is alive in the view, so that what it does not know does not exist.
+    /// Whether this node knows all its calls, so that what it does not know does not exist.
     is_giving: bool,
     /// View number that marks of finished catch-ups carry.
     view: u32,
@@ -123,17 +123,21 @@ impl Link {
         }
     }
 
-    /// Sets the view number that finished catch-ups are tagged with, and whether this node is
-    /// alive in it. A node that is not, for it has just joined and may have lost its memory,
-    /// must not make its peers forget its calls.
-    pub fn set_view(&mut self, view: u32, is_alive: bool, now: u64) {
+    /// Sets the view number that finished catch-ups are tagged with.
+    pub fn set_view(&mut self, view: u32) {
         if view != self.view {
             // An answer under the former view would not count.
             self.sync_request = None;
         }
         self.view = view;
-        let was_giving = std::mem::replace(&mut self.is_giving, is_alive);
-        if is_alive && !was_giving && self.admitted.is_some() {
+    }
+
+    /// Sets whether this node is alive in the view and knows all its calls. One that is not, or
+    /// that may have lost its memory and goes on waiting for whoever may hold the only copies,
+    /// must not make its peers forget its calls.
+    pub fn set_giving(&mut self, is_giving: bool, now: u64) {
+        let was_giving = std::mem::replace(&mut self.is_giving, is_giving);
+        if is_giving && !was_giving && self.admitted.is_some() {
             self.giver
                 .start(Scope::Targets, self.view, self.is_giving, now);
         }

@@ -111,6 +111,8 @@ pub struct Replicator {
     /// Calls of which members beside their places got a copy, so that these learn of the end.
     scattered: HashTable<CallId>,
     turn: usize,
+    is_alive: bool,
+    has_resumed: bool,
     held_refused: u64,
     held_escalated: u64,
 }
@@ -159,6 +161,8 @@ impl Replicator {
             escalated: 0,
             scattered: HashTable::new(),
             turn: 0,
+            is_alive: false,
+            has_resumed: false,
             held_refused: 0,
             held_escalated: 0,
             config,
@@ -179,6 +183,7 @@ impl Replicator {
         let own = own.filter(|own| own.incarnation == self.config.incarnation);
         let own = own.map_or(Standing::Dead, |own| own.standing);
         let is_alive = matches!(own, Standing::Alive | Standing::Draining);
+        self.is_alive = is_alive;
         let mut changed = 0_u32;
         for (n, peer) in self.peers.iter_mut().enumerate() {
             let member = standing(peer.node).filter(|m| m.standing != Standing::Dead);
@@ -189,7 +194,8 @@ impl Replicator {
             }
             peer.is_place = is_place;
             peer.link.admit(admitted, now);
-            peer.link.set_view(view, is_alive, now);
+            peer.link.set_view(view);
+            peer.link.set_giving(is_alive && self.has_resumed, now);
         }
         if changed == 0 {
             return;
@@ -209,6 +215,16 @@ impl Replicator {
             hold.settle(need, on);
         }
         self.pop_settled();
+    }
+
+    /// This node goes on with all calls that are its own (V8): what its peers hold beside them in
+    /// its name they are to forget. Before, the only copy of a call may lie with one of them: a
+    /// node whose memory was lost is alive for seconds before it knows all that was its.
+    pub fn set_resumed(&mut self, now: u64) {
+        self.has_resumed = true;
+        for peer in &mut self.peers {
+            peer.link.set_giving(self.is_alive, now);
+        }
     }
 
     /// Sends a committed version on its way.

@@ -344,7 +344,10 @@ impl World {
             for id in self.calls_of(at, at) {
                 self.take_over(at, id, number);
             }
-            self.nodes[usize::from(at)].views.set_resumed();
+            let now = self.now;
+            let node = &mut self.nodes[usize::from(at)];
+            node.views.set_resumed();
+            node.replicator.set_resumed(now);
         }
         self.take_given(at, number);
         self.hand_over(at, number);

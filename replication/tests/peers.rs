@@ -91,6 +91,8 @@ struct World {
     released: BTreeMap<u16, BTreeSet<(CallId, Version)>>,
     synced: Vec<(u16, u16, u32)>,
     wire: Vec<(u16, u16, Vec<u8>)>,
+    /// A node that is alive and does not know yet whether it has all its calls.
+    waits: Option<u16>,
 }
 
 impl World {
@@ -121,6 +123,7 @@ impl World {
             released: BTreeMap::new(),
             synced: Vec::new(),
             wire: Vec::new(),
+            waits: None,
         };
         world.enter_view();
         world
@@ -145,6 +148,10 @@ impl World {
                         released.insert((id, version));
                     }
                 });
+            let waits = self.waits == Some(at as u16);
+            if self.members[at].standing == Standing::Alive && !waits {
+                self.nodes[at].replicator.set_resumed(now);
+            }
         }
     }
 
@@ -716,6 +723,21 @@ fn a_joiner_that_is_asked_for_everything_it_has_makes_nobody_forget() {
         of_b,
         "but what it does not know may still exist"
     );
+    // It is alive again, and still waits for whoever may hold the only copies.
+    world.members[1].standing = Standing::Alive;
+    world.waits = Some(1);
+    world.enter_view();
+    let view = world.view;
+    world.nodes[0].replicator.request_sync(1, view);
+    world.settle();
+    assert!(world.synced.contains(&(0, 1, view)), "its answer counts");
+    assert_eq!(world.fingerprint(0, 1), of_b, "it may own more than it has");
+    // What it has then is all there is.
+    let now = world.now;
+    world.nodes[1].replicator.set_resumed(now);
+    world.settle();
+    assert_eq!(world.fingerprint(0, 1), world.fingerprint(1, 1));
+    assert_ne!(world.fingerprint(0, 1), of_b);
 }
 
 #[test]

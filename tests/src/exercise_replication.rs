@@ -93,6 +93,7 @@ fn replicator() -> Replicator {
         standing: Standing::Alive,
     };
     replicator.set_view(1, 1, &[member(0), member(1)], &mut |_| {});
+    replicator.set_resumed(1);
     replicator
 }
 

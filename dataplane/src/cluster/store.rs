@@ -358,6 +358,7 @@ impl ClusterStore {
             return;
         }
         if self.resumed == self.config.incarnation {
+            self.replicator.set_resumed(self.now);
             self.board.note_resumed(shard, self.resumed);
         }
         let adopted = self.data_nodes.iter().all(|&node| {

@@ -13,11 +13,11 @@
 //! | pending record written after sending | commits are put off a turn | `Crash`, first seed | S3 |
 //! | epoch not compared | `Plant::EpochNotCompared` | `Crash`, first seed | S2, S3 |
 //! | vote forgotten | the disk is reset at a restart | directed: two majorities | view contents |
-//! | `gone` ignored | `Plant::GoneIgnored` | directed tests of `replication/tests/views.rs` | V6 |
+//! | `gone` ignored | `Plant::GoneIgnored` | directed: an old copy | S4 at the CDF |
 //! | joiner acts before it synced | it is lent the lease | `Crash`, first seed | S4 at the CDF |
 //!
 //! Rules inside `replication` are left out by its feature `plant`, which only this package can ask
-//! for: `cargo test --release -p tests --features plant --test clusters planted` plays eleven
+//! for: `cargo test --release -p tests --features plant --test clusters planted` plays all twelve
 //! in half a minute, and without the feature the seven that need none are played. The feature
 //! must not be a dev-dependency's: `cargo test --workspace` would unify it into the product.
 
@@ -137,6 +137,8 @@ planted! {
     planted_no_fence: Sabotage::Rule(Plant::NoFence), Random(&[Isolation, Scenario::OneWay]), "S12";
     #[cfg(feature = "plant")]
     planted_epoch_not_compared: Sabotage::Rule(Plant::EpochNotCompared), Random(&[Crashes]), "";
+    #[cfg(feature = "plant")]
+    planted_gone_ignored: Sabotage::Rule(Plant::GoneIgnored), Directed(GONE), "conflicts";
 }
 
 /// Clusters of a scenario in which a planted bug has to be found.
@@ -165,3 +167,25 @@ const HEARING: &[(u64, Misfortune)] = &[
     (10_500, CutLink(0, 2)),
     (16_000, Join),
 ];
+
+// What waits for node 1 for 20 ms goes to 2 as well, which then holds it when it is old. The
+// memory of 1 is lost and 0 restarts: only 0 has the newest, and is back within 5 s.
+const GONE: &[(u64, Misfortune)] = &[
+    (8_000, CutLink(0, 1)),
+    (8_150, Join),
+    (8_500, CutLink(0, 1)),
+    (8_650, Join),
+    (9_000, CutLink(0, 1)),
+    (9_150, Join),
+    (9_500, CutLink(0, 1)),
+    (9_650, Join),
+    (17_000, Misfortune::Loss(1, 100)),
+    (17_050, Crash(0, 2_500)),
+];
+
+// The same without the plant: a node that waits for its calls makes nobody forget them.
+#[test]
+fn who_has_lost_its_memory_makes_nobody_forget() {
+    let played = guarded(|| finish(directed(GONE, Sabotage::None)));
+    assert_eq!(played.wrong, [""; 0]);
+}
