@@ -76,9 +76,15 @@ impl B2bua {
         let Some(&key) = self.by_id.get(&id) else {
             return false;
         };
-        // Whatever they still say could contradict the node that has the call now.
-        self.layer.drop_of(env, |of| of == key);
+        self.silence(env, |of| of == key);
         self.take_out(env, key).is_some()
+    }
+
+    // Whatever these calls still say could contradict the node that has them now, what was said
+    // in this turn as well: it is not committed, and nobody else knows of it.
+    fn silence(&mut self, env: &mut Env, is_over: impl Fn(CallKey) -> bool) {
+        self.layer.drop_of(env, &is_over);
+        env.out.extract(|datagram, _| is_over(datagram.call));
     }
 
     /// Calls that another node could go on with as well, `limit` at most: nobody waits for
@@ -102,7 +108,7 @@ impl B2bua {
             return;
         }
         let keys: std::collections::HashSet<CallKey> = calls.iter().map(|(key, _)| *key).collect();
-        self.layer.drop_of(env, |of| keys.contains(&of));
+        self.silence(env, |of| keys.contains(&of));
         for (key, _) in calls {
             self.take_out(env, *key);
         }
@@ -112,9 +118,8 @@ impl B2bua {
     pub fn forget_stored(&mut self, env: &mut Env) -> u64 {
         let stored = self.calls.iter().filter(|(_, call)| call.stored);
         let stored: Vec<CallKey> = stored.map(|(key, _)| key).collect();
-        let calls = &self.calls;
-        let is_stored = |of| calls.get(of).is_some_and(|call| call.stored);
-        self.layer.drop_of(env, is_stored);
+        let keys: std::collections::HashSet<CallKey> = stored.iter().copied().collect();
+        self.silence(env, |of| keys.contains(&of));
         for &key in &stored {
             self.take_out(env, key);
         }

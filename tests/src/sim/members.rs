@@ -512,6 +512,22 @@ impl World {
         }
     }
 
+    // Lets the membership of a node take what has arrived for it, and act on it.
+    pub(super) fn hear_views(&mut self, node: u16) {
+        let due = self.queue.range(..=(self.now, u64::MAX));
+        let is_its =
+            |event: &Event| matches!(event, Event::Peer { to, shard: None, .. } if *to == node);
+        let its: Vec<_> = due
+            .filter(|(_, event)| is_its(event))
+            .map(|(key, _)| *key)
+            .collect();
+        for key in its {
+            let event = self.queue.remove(&key).expect("it was just seen");
+            self.take(event);
+        }
+        self.tick_members();
+    }
+
     // Lets a membership do something, then sends what it has to send and wakes the shards.
     fn with_membership(&mut self, node: u16, act: impl FnOnce(&mut Membership) -> bool) {
         let Some(mut membership) = self.nodes[usize::from(node)].membership.take() else {

@@ -167,6 +167,8 @@ impl World {
         write_late(&mut shard);
         self.arm_replicas(place, &mut shard);
         feed(&mut shard, &mut self.violations);
+        // The membership runs beside the shards: a view may change between feeding and settling.
+        self.hear_views(self.node_of(place));
         if self.setup.sabotage != Sabotage::NoTimers {
             shard.handle_timeout(now);
         }
