@@ -149,6 +149,7 @@ once_failed! {
     a_resent_copy_does_not_outlive_its_call: Clocks 375,
     a_record_is_not_repeated_by_one_without_the_lease: Everything 161,
     nor_when_its_connection_moves: Everything 368,
+    a_request_to_be_filled_that_is_late_brings_nothing: Pause 24,
 }
 
 // What a node that goes takes with it in each mode, and what that costs the bills. Nothing waits
