@@ -215,6 +215,16 @@ pub fn play_class(mode: &str) -> (u64, Vec<String>) {
 /// what each caller got as final answers.
 #[must_use]
 pub fn play_parted(ms: u64) -> Vec<Vec<u16>> {
+    play_cut(&[(0, 1), (1, 0), (0, 2), (2, 0), (1, 2), (2, 1)], ms)
+}
+
+/// As [`play_parted`], but one node is cut off from the two others.
+#[must_use]
+pub fn play_cut_off(ms: u64) -> Vec<Vec<u16>> {
+    play_cut(&[(0, 1), (1, 0), (0, 2), (2, 0)], ms)
+}
+
+fn play_cut(links: &[(u16, u16)], ms: u64) -> Vec<Vec<u16>> {
     let cluster = Cluster {
         nodes: 3,
         witness: false,
@@ -241,7 +251,7 @@ pub fn play_parted(ms: u64) -> Vec<Vec<u16>> {
         };
         world.add_call(caller, callee);
     }
-    for (from, to) in [(0, 1), (1, 0), (0, 2), (2, 0), (1, 2), (2, 1)] {
+    for &(from, to) in links {
         world.befall(6_000, Misfortune::CutLink(from, to));
     }
     world.befall(6_000 + ms, Misfortune::Join);

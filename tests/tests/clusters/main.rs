@@ -13,7 +13,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use replication::Mode;
 use tests::cluster_checks::Losses;
-use tests::cluster_random::{Outcome, Scenario, play, play_class, play_parted, play_upgrade};
+use tests::cluster_random::{
+    Outcome, Scenario, play, play_class, play_cut_off, play_parted, play_upgrade,
+};
 use tests::sim::Sabotage;
 
 fn number(name: &str) -> Option<u64> {
@@ -124,6 +126,16 @@ fn nodes_that_may_not_act_refuse_no_call() {
     assert_eq!(finals.len(), 300);
     let refused: Vec<_> = finals.iter().filter(|codes| **codes != [200]).collect();
     assert!(refused.is_empty(), "{refused:?}");
+}
+
+// What it could not send before it was dropped, for nobody had a copy, leaves when it is back,
+// unless the others have settled without it.
+#[test]
+fn a_node_that_was_cut_off_answers_the_calls_it_alone_knows() {
+    let finals = play_cut_off(250);
+    assert_eq!(finals.len(), 300);
+    let unanswered: Vec<_> = finals.iter().filter(|codes| **codes != [200]).collect();
+    assert!(unanswered.is_empty(), "{unanswered:?}");
 }
 
 #[test]
