@@ -33,6 +33,10 @@ impl Gifts {
     pub(super) fn clear(&mut self) {
         *self = Self::default();
     }
+
+    fn has_room(&self) -> bool {
+        self.received.len() < GIFTS_MAX
+    }
 }
 
 impl ClusterStore {
@@ -64,7 +68,7 @@ impl ClusterStore {
         let meta = record.meta;
         self.board.note_schema(self.config.shard, meta.schema);
         if meta.owner != self.config.node && meta.heir() == Some(self.config.node) {
-            if self.gifts.received.len() < GIFTS_MAX {
+            if self.gifts.has_room() {
                 self.gifts.received.push_back(id);
             } else {
                 self.gifts.look_again();
@@ -97,6 +101,9 @@ impl ClusterStore {
             return;
         };
         for _ in 0..SCANNED_A_TURN {
+            if !self.gifts.has_room() {
+                break; // what lies behind is found when these are taken
+            }
             let Some(record) = self.ring.walk(&mut cursor) else {
                 return;
             };
