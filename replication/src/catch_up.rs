@@ -39,6 +39,8 @@ pub(crate) struct Giver {
     /// Scope and view of a walk whose mark is not acked yet.
     marked: Option<(Scope, u32)>,
     number: u32,
+    /// By scope: view of the last walk that was acked, and number of the datagram that said so.
+    answered: [Option<(u32, u64)>; 2],
 }
 
 #[derive(Debug)]
@@ -124,11 +126,20 @@ impl Giver {
         walk.or(self.marked).is_some_and(serves)
     }
 
-    /// The peer has acked the mark of catch-up `number`.
-    pub(crate) fn on_mark_acked(&mut self, number: u32) {
-        if number == self.number {
-            self.marked = None;
+    /// The peer has acked the mark of catch-up `number` in its datagram `by`.
+    pub(crate) fn on_mark_acked(&mut self, number: u32, by: u64) {
+        if number != self.number {
+            return;
         }
+        if let Some((scope, view)) = self.marked.take() {
+            self.answered[scope as usize] = Some((view, by));
+        }
+    }
+
+    /// Whether a request is answered that came in datagram `number`: it left before the ack of
+    /// its answer, but was late. To walk again would bring what the peer has tidied away since.
+    pub(crate) fn has_answered(&self, scope: Scope, view: u32, number: u64) -> bool {
+        self.answered[scope as usize].is_some_and(|(of, by)| of == view && number < by)
     }
 
     /// Whether nothing is under way.

@@ -220,7 +220,7 @@ impl Link {
                     self.counters.body_malformed += 1;
                     return Ok(());
                 };
-                self.on_ack(now, &stream, on);
+                self.on_ack(now, &head, &stream, on);
                 if head.kind == FrameKind::Data {
                     self.on_data(now, &head, &stream, bytes, ring, on);
                 }
@@ -233,7 +233,9 @@ impl Link {
                 };
                 // An answer under another view would be worth nothing to the one who asks.
                 let scope = Scope::from_u8(scope);
-                if view == self.view && !self.giver.is_giving(scope, view) {
+                let is_served = self.giver.is_giving(scope, view)
+                    || self.giver.has_answered(scope, view, head.number);
+                if view == self.view && !is_served {
                     self.giver.start(scope, view, self.is_giving, now);
                 }
             }
@@ -386,13 +388,13 @@ impl Link {
         }
     }
 
-    fn on_ack(&mut self, now: u64, stream: &Stream, on: &mut impl FnMut(LinkEvent)) {
+    fn on_ack(&mut self, now: u64, head: &Head, stream: &Stream, on: &mut impl FnMut(LinkEvent)) {
         self.out.peer_window = u64::from(stream.window);
         let giver = &mut self.giver;
         self.out
             .on_ack(now, stream, &mut self.counters, |slot| match slot.kind {
                 EntryKind::Put | EntryKind::Del => on(LinkEvent::Acked(slot.id, slot.version)),
-                EntryKind::Mark => giver.on_mark_acked(slot.sync),
+                EntryKind::Mark => giver.on_mark_acked(slot.sync, head.number),
                 EntryKind::Skip => {}
             });
     }

@@ -740,6 +740,29 @@ fn a_joiner_that_is_asked_for_everything_it_has_makes_nobody_forget() {
     assert_ne!(world.fingerprint(0, 1), of_b);
 }
 
+// What it would bring may have been tidied away since, as another node's.
+#[test]
+fn a_request_that_comes_after_its_answer_was_acked_is_not_served_again() {
+    let mut world = World::new(2, 2, 4, 0);
+    traffic(&mut world, 0, &mut Vec::new(), 30, Mode::Async);
+    world.settle();
+    let view = world.view;
+    world.nodes[1].replicator.request_sync(0, view);
+    let mut late = vec![0; DATAGRAM_BYTES_MAX];
+    let (now, node) = (world.now, &mut world.nodes[1]);
+    let request = node.replicator.poll(now, &node.ring, &mut late);
+    late.truncate(request.expect("a request").1);
+    world.settle();
+    assert_eq!(world.synced, [(1, 0, view)], "a second request was served");
+    world.deliver(1, 0, late);
+    world.settle();
+    assert_eq!(world.synced.len(), 1, "the first one came too late");
+    // One that is new is served.
+    world.nodes[1].replicator.request_sync(0, view);
+    world.settle();
+    assert_eq!(world.synced.len(), 2);
+}
+
 #[test]
 fn the_end_of_a_partial_catch_up_is_no_answer_to_a_request_for_everything() {
     let mut world = World::new(3, 2, 4, 0);

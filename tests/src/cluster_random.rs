@@ -215,6 +215,16 @@ pub fn play_class(mode: &str) -> (u64, Vec<String>) {
 /// what each caller got as final answers.
 #[must_use]
 pub fn play_parted(ms: u64) -> Vec<Vec<u16>> {
+    play_cut(&[(0, 1), (1, 0), (0, 2), (2, 0), (1, 2), (2, 1)], ms)
+}
+
+/// As [`play_parted`], but one node is cut off from the two others.
+#[must_use]
+pub fn play_cut_off(ms: u64) -> Vec<Vec<u16>> {
+    play_cut(&[(0, 1), (1, 0), (0, 2), (2, 0)], ms)
+}
+
+fn play_cut(links: &[(u16, u16)], ms: u64) -> Vec<Vec<u16>> {
     let cluster = Cluster {
         nodes: 3,
         witness: false,
@@ -241,7 +251,7 @@ pub fn play_parted(ms: u64) -> Vec<Vec<u16>> {
         };
         world.add_call(caller, callee);
     }
-    for (from, to) in [(0, 1), (1, 0), (0, 2), (2, 0), (1, 2), (2, 1)] {
+    for &(from, to) in links {
         world.befall(6_000, Misfortune::CutLink(from, to));
     }
     world.befall(6_000 + ms, Misfortune::Join);
@@ -253,6 +263,74 @@ pub fn play_parted(ms: u64) -> Vec<Vec<u16>> {
         .filter(|one| one.plan.calls_at.is_some());
     let codes = |one: &crate::ua::Phone| one.ledger.finals.iter().map(|(code, _)| *code).collect();
     callers.map(codes).collect()
+}
+
+/// A node whose memory goes in the midst of a burst of calls.
+pub struct BurstEnd {
+    /// What the others lacked.
+    pub losses: Losses,
+    /// Versions that it wrote in the last [`WAY_MS`].
+    pub written_in_a_way: u64,
+    /// Versions that it wrote a second then.
+    pub rate: u64,
+    /// The world since, for whoever wants to play on.
+    pub world: World,
+}
+
+/// Plays a call each millisecond among three nodes with two copies, until the memory of node 0
+/// goes at `at` milliseconds, and with it what it has sent to the others and has not arrived.
+///
+/// # Panics
+/// When node 0 is not up.
+#[must_use]
+pub fn play_burst(at: u64, mode: Mode) -> BurstEnd {
+    let cluster = Cluster {
+        nodes: 3,
+        witness: false,
+        copies: 2,
+        mode,
+        scatter: 0,
+        loss: 0,
+        upgrade: false,
+    };
+    let mut world = World::new(Setup {
+        config: "session_expires_s = 0\n".to_owned(),
+        cluster: Some(cluster),
+        ..Setup::default()
+    });
+    for number in 0..BURST_CALLS {
+        let caller = Plan {
+            calls_at: Some(BURST_MS + number),
+            bye_after: Some(100),
+            ..Plan::default()
+        };
+        let callee = Plan {
+            answer: Some((20, 200)),
+            bye_after: Some(100_000),
+            ..Plan::default()
+        };
+        world.add_call(caller, callee);
+    }
+    world.befall(at, Misfortune::Loss(0, 2_000));
+    let written = |world: &mut World, until| {
+        world.run_until(until);
+        let ring = world.ring_of(0).expect("node 0 is up");
+        let counters = ring.counters();
+        counters.puts + counters.updates + counters.retires
+    };
+    // It goes before anything else happens in its last millisecond.
+    let last = at - 1;
+    let before = written(&mut world, last - RATE_MS);
+    let way = written(&mut world, last - WAY_MS);
+    let all = written(&mut world, last);
+    world.run_until(at);
+    world.lose_under_way(0);
+    BurstEnd {
+        losses: world.seen.losses,
+        written_in_a_way: all - way,
+        rate: (all - before) * 1_000 / RATE_MS,
+        world,
+    }
 }
 
 /// The cluster of a seed, before anything happened.
@@ -418,6 +496,14 @@ fn isolate(world: &mut World, at: u64, node: u16, voters: u16, until: u64) {
     world.befall(until, Misfortune::Join);
 }
 
+/// The longest way from node to node where nothing is lost.
+pub const WAY_MS: u64 = 2;
+/// When the burst of [`play_burst`] begins.
+pub const BURST_MS: u64 = 3_000;
+/// Its calls.
+const BURST_CALLS: u64 = 700;
+/// Time over which the versions of a burst are counted.
+const RATE_MS: u64 = 200;
 /// Calls and messages of a world.
 const CALLS: u64 = 24;
 /// When everything becomes well again.

@@ -599,6 +599,12 @@ impl World {
         self.queue.insert((at, self.order), event);
     }
 
+    /// What a node has sent to others and has not arrived goes with it.
+    pub(crate) fn lose_under_way(&mut self, node: u16) {
+        let is_its = |event: &Event| matches!(event, Event::Peer { from, .. } if *from == node);
+        self.queue.retain(|_, event| !is_its(event));
+    }
+
     fn note(&mut self, kind: u8, bytes: &[u8]) {
         let mut hash = self.trace ^ self.now;
         for byte in std::iter::once(&kind).chain(bytes) {

@@ -83,6 +83,8 @@ pub struct B2bua {
     layer: Layer<User>,
     calls: SlotMap<CallKey, Call>,
     by_id: HashMap<u128, CallKey>,
+    /// What waited for copies of calls that this node lost, and may take up again.
+    kept: HashMap<u128, Vec<Held>>,
     spare: Vec<Call>,
     counter: u64,
     ctf: Ctf,
@@ -106,6 +108,7 @@ impl B2bua {
             tokens,
             calls: SlotMap::with_key(),
             by_id: HashMap::new(),
+            kept: HashMap::new(),
             spare: Vec::new(),
             counter: 0,
             ctf,

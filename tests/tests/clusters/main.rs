@@ -7,13 +7,15 @@
 //! clusters, about 45 minutes on one core.
 
 mod full;
+mod losses;
 mod plants;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use replication::Mode;
-use tests::cluster_checks::Losses;
-use tests::cluster_random::{Outcome, Scenario, play, play_class, play_parted, play_upgrade};
+use tests::cluster_random::{
+    Outcome, Scenario, play, play_class, play_cut_off, play_parted, play_upgrade,
+};
 use tests::sim::Sabotage;
 
 fn number(name: &str) -> Option<u64> {
@@ -126,6 +128,16 @@ fn nodes_that_may_not_act_refuse_no_call() {
     assert!(refused.is_empty(), "{refused:?}");
 }
 
+// What it could not send before it was dropped, for nobody had a copy, leaves when it is back,
+// unless the others have settled without it.
+#[test]
+fn a_node_that_was_cut_off_answers_the_calls_it_alone_knows() {
+    let finals = play_cut_off(250);
+    assert_eq!(finals.len(), 300);
+    let unanswered: Vec<_> = finals.iter().filter(|codes| **codes != [200]).collect();
+    assert!(unanswered.is_empty(), "{unanswered:?}");
+}
+
 #[test]
 fn the_same_seed_plays_the_same_cluster() {
     let trace = || play(3, Scenario::Everything, Mode::SemiSync, Sabotage::None).trace;
@@ -149,49 +161,9 @@ once_failed! {
     a_resent_copy_does_not_outlive_its_call: Clocks 375,
     a_record_is_not_repeated_by_one_without_the_lease: Everything 161,
     nor_when_its_connection_moves: Everything 368,
+    a_request_to_be_filled_that_is_late_brings_nothing: Pause 24,
 }
 
-// What a node that goes takes with it in each mode, and what that costs the bills. Nothing waits
-// in async mode, so the changes of the last round trip may go, and no others.
-fn losses(mode: Mode) -> (Losses, u64, u64) {
-    let (mut losses, mut calls, mut wrong) = (Losses::default(), 0, 0);
-    for scenario in [Scenario::Crash, Scenario::Loss] {
-        for seed in 1..=LOSS_SEEDS {
-            let outcome = played(seed, scenario, mode, Sabotage::None);
-            losses += outcome.losses;
-            calls += outcome.calls;
-            let bills = outcome.wrong.iter();
-            wrong += bills
-                .filter(|what| what.starts_with("call of phone"))
-                .count() as u64;
-            let panics = outcome.wrong.iter().any(|what| what == "a panic");
-            assert!(!panics, "{scenario:?} {seed} {mode:?}");
-        }
-    }
-    println!("{mode:?}: {calls} calls, {wrong} with a wrong bill; {losses:?}");
-    (losses, calls, wrong)
-}
-
-#[test]
-fn async_mode_loses_the_changes_under_way_and_no_others() {
-    let (lost, _, wrong) = losses(Mode::Async);
-    assert!(
-        lost.crashes >= 2 * LOSS_SEEDS && lost.owned > 0,
-        "nodes went"
-    );
-    assert!(lost.oldest_ms <= UNDER_WAY_MS, "{lost:?}");
-    assert!(
-        wrong <= lost.behind,
-        "only calls that were behind: {lost:?}"
-    );
-    let (_, _, wrong) = losses(Mode::SemiSync);
-    assert_eq!(wrong, 0);
-}
-
-/// Clusters played for the losses in each mode, of crashes and of losses of memory.
-const LOSS_SEEDS: u64 = 6;
-/// A round trip, and another one if the first datagram is lost.
-const UNDER_WAY_MS: u64 = 100;
 /// Clusters played of each scenario in a normal run: 300 in all.
 const SEEDS: u64 = 25;
 /// Upgrades of whole clusters.

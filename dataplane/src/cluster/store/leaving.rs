@@ -33,6 +33,10 @@ impl Gifts {
     pub(super) fn clear(&mut self) {
         *self = Self::default();
     }
+
+    fn has_room(&self) -> bool {
+        self.received.len() < GIFTS_MAX
+    }
 }
 
 impl ClusterStore {
@@ -64,7 +68,7 @@ impl ClusterStore {
         let meta = record.meta;
         self.board.note_schema(self.config.shard, meta.schema);
         if meta.owner != self.config.node && meta.heir() == Some(self.config.node) {
-            if self.gifts.received.len() < GIFTS_MAX {
+            if self.gifts.has_room() {
                 self.gifts.received.push_back(id);
             } else {
                 self.gifts.look_again();
@@ -97,6 +101,9 @@ impl ClusterStore {
             return;
         };
         for _ in 0..SCANNED_A_TURN {
+            if !self.gifts.has_room() {
+                break; // what lies behind is found when these are taken
+            }
             let Some(record) = self.ring.walk(&mut cursor) else {
                 return;
             };
@@ -189,3 +196,95 @@ const TELL_NS: u64 = 200_000_000;
 const GIFTS_MAX: usize = 64 * 1_024;
 /// Calls taken over in one turn.
 const TAKEN_A_TURN: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+
+    use replication::layout::SUPERBLOCK;
+    use replication::peer::LinkConfig;
+    use replication::{
+        ClusterKeys, Map, Meta, Mode, ReplicatorConfig, Ring, RingConfig, Standing, View,
+    };
+
+    use super::*;
+    use crate::cluster::{Board, ClusterStoreParts};
+    use crate::store::ClusterSide;
+
+    // Node 0 of two, the other one of which leaves.
+    fn heir(ring: Ring) -> ClusterStore {
+        let board = Arc::new(Board::new(1));
+        let mut view = View::genesis();
+        view.nodes[1].standing = Standing::Draining;
+        board.publish_view(&view, 1);
+        ClusterStore::new(ClusterStoreParts {
+            ring,
+            replicator: ReplicatorConfig {
+                cluster: 1,
+                node: 0,
+                incarnation: 1,
+                shard: 0,
+                copies: 2,
+                holds_max: 10,
+                link: LinkConfig::default(),
+            },
+            keys: ClusterKeys {
+                current: (1, [1; 32]),
+                other: None,
+            },
+            data_nodes: vec![0, 1],
+            mode: Mode::SemiSync,
+            board,
+            clock_start: quanta::Clock::mock().0.now(),
+        })
+    }
+
+    #[test]
+    fn no_more_given_calls_are_noted_than_have_room_and_none_is_missed() {
+        let calls = GIFTS_MAX + 1_000;
+        let config = RingConfig {
+            node: 0,
+            payload_bytes_max: 128,
+            calls_max: 2 * calls,
+            ..RingConfig::default()
+        };
+        let map = |bytes: u64| Map::heap(SUPERBLOCK + bytes as usize);
+        let (young, old) = (map(config.young_bytes), map(config.old_bytes));
+        let mut ring = Ring::create(young, old, &config).expect("limits");
+        let ids: BTreeSet<u128> = (0..calls as u64)
+            .map(|n| CallId::new(1, 0, 1, n).as_u128())
+            .collect();
+        for &id in &ids {
+            let given = Meta {
+                id: CallId::from_u128(id),
+                version: Version::first(1),
+                rseq: 0,
+                owner: 1,
+                shard: 0,
+                schema: 1,
+                kind: Kind::Put,
+                // The heir is node 0.
+                flags: 1,
+                written: 0,
+            };
+            ring.apply(given, &[]).expect("room");
+        }
+        let mut store = heir(ring);
+        let mut found = BTreeSet::new();
+        for _ in 0..calls {
+            store.tick();
+            assert!(store.gifts.received.len() <= GIFTS_MAX);
+            if store.gifts.received.len() == GIFTS_MAX {
+                let taken = store.gifts.received.drain(..TAKEN_A_TURN);
+                found.extend(taken.map(CallId::as_u128));
+            }
+            if store.gifts.seek.is_none() {
+                break;
+            }
+        }
+        found.extend(store.gifts.received.iter().map(|id| id.as_u128()));
+        assert_eq!(found.len(), calls);
+        assert_eq!(found, ids);
+    }
+}
