@@ -23,14 +23,9 @@ pub fn ringtoll() -> &'static Path {
             .and_then(Path::parent)
             .expect("tests lie in target/PROFILE/deps");
         let mut build = Command::new(env!("CARGO"));
-        build.args([
-            "build",
-            "--quiet",
-            "--package",
-            "dataplane",
-            "--bin",
-            "ringtoll",
-        ]);
+        // As the test command builds it: one package alone has other features of its dependencies,
+        // and would be built once more.
+        build.args(["build", "--quiet", "--workspace", "--all-targets"]);
         if dir.file_name().is_some_and(|name| name == "release") {
             build.arg("--release");
         }
