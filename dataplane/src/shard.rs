@@ -278,14 +278,6 @@ impl Shard {
         self.b2bua
             .set_overload(!self.blobs.is_open(), self.backlog.is_above_high_water());
         self.hold_outputs();
-        if self.b2bua.has_kept()
-            && self
-                .blobs
-                .cluster()
-                .is_some_and(|cluster| cluster.may_act())
-        {
-            self.b2bua.drop_kept(&mut self.env);
-        }
     }
 
     fn settle_call(&mut self, key: CallKey) {

@@ -179,6 +179,12 @@ pub struct Established {
 }
 
 impl Established {
+    /// The one that this INVITE and its 2xx made.
+    #[must_use]
+    pub fn of(invite: String, answer: String) -> Self {
+        Self { invite, answer }
+    }
+
     /// A request of the caller inside the dialog.
     #[must_use]
     pub fn request(&self, method: &str, cseq: u32) -> String {

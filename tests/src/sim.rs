@@ -599,6 +599,12 @@ impl World {
         self.queue.insert((at, self.order), event);
     }
 
+    // Behind whatever else happens in that millisecond.
+    fn push_last(&mut self, at: u64, event: Event) {
+        self.order += 1;
+        self.queue.insert((at, self.order | LAST), event);
+    }
+
     /// What a node has sent to others and has not arrived goes with it.
     pub(crate) fn lose_under_way(&mut self, node: u16) {
         let is_its = |event: &Event| matches!(event, Event::Peer { from, .. } if *from == node);
@@ -709,3 +715,5 @@ pub fn phone_address(number: usize) -> SocketAddr {
         5_060,
     ))
 }
+/// Marks what comes last in its millisecond.
+const LAST: u64 = 1 << 62;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
+use tests::by_hand::{Established, Phone};
 use tests::process::{
     CdfProcess, NodeProcess, Running, Sipp, free_udp, is_installed, record_types, wait_until,
 };
@@ -567,4 +568,30 @@ fn records(cdrs: &[Value]) -> BTreeMap<(String, u64), (String, bool)> {
         }
     }
     all
+}
+
+#[test]
+fn an_answer_whose_ack_has_not_come_is_sent_on_by_the_next_process() {
+    let (caller, callee) = (Phone::at("127.0.0.1"), Phone::at("127.0.0.1"));
+    let mut node = NodeProcess::start(callee.address(), "");
+    let invite = caller.invite(node.sip, "+49301", "unacknowledged");
+    let reached = callee.request("INVITE");
+    callee.answer(node.sip, &reached, "200 OK", "");
+    let is_answer = |text: &str| text.starts_with("SIP/2.0 200");
+    let first = caller.receive(is_answer);
+    node.kill();
+    let at_once = Duration::from_millis(1);
+    while caller.receive_within(at_once, is_answer).is_some() {}
+    node.restart();
+    let again = caller.receive(is_answer);
+    assert_eq!(again, first, "the same answer, without the callee's help");
+    let repeated = caller.receive(is_answer);
+    assert_eq!(repeated, first, "until the ACK comes");
+    let established = Established::of(invite, first);
+    caller.send(node.sip, &established.request("ACK", 1));
+    callee.request("ACK");
+    established.hang_up(&caller, &callee, node.sip);
+    let metrics = node.metrics();
+    assert_eq!(metrics["ringtoll_call_resumed_total"], 1.0);
+    assert_eq!(metrics["ringtoll_call_ack_missing_total"], 0.0);
 }

@@ -229,6 +229,13 @@ impl Call {
         !self.has_stored_records && accounting.is_none_or(|session| session.pending_key().is_none())
     }
 
+    /// Forgets the 2xx whose ACK came, or does not matter any more.
+    pub fn drop_answer(&mut self, pool: &mut crate::env::BufPool) {
+        if let Some(answer) = self.state.answer.take() {
+            pool.give(answer.message);
+        }
+    }
+
     /// Whether nothing more can happen: SIP is over and every record is safe.
     #[must_use]
     pub fn is_finished(&self) -> bool {

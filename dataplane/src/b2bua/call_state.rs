@@ -7,6 +7,8 @@
 
 mod former;
 
+use std::net::SocketAddr;
+
 use charging::state::ChargingState;
 use charging::time::UnixMillis;
 use rkyv::rancor;
@@ -52,6 +54,24 @@ pub struct CallState {
     pub begun: UnixMillis,
     /// When it was answered.
     pub answered: Option<UnixMillis>,
+    /// What answered it, while the caller's ACK has not come.
+    pub answer: Option<Answer>,
+}
+
+/// The 2xx that went to the caller. Whoever takes the call up before its ACK came goes on sending
+/// it (RFC 3261 13.3.1.4): without it, the callee would talk to nobody and be billed.
+#[derive(Clone, Debug, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct Answer {
+    /// As it is sent.
+    pub message: Vec<u8>,
+    /// Where it is sent.
+    pub to: SocketAddr,
+    /// CSeq number of the INVITE that it answers.
+    pub cseq: u32,
+    /// That of the INVITE which the callee answered.
+    pub client_cseq: u32,
+    /// It carries an offer, so its ACK brings the answer.
+    pub late_offer: bool,
 }
 
 impl CallState {

@@ -545,6 +545,7 @@ impl B2bua {
         }
         if call.state.phase == Phase::Answered && side == Side::Originating && ack.is_some() {
             call.state.phase = Phase::Confirmed;
+            call.drop_answer(&mut env.pool);
             self.touch(key);
         }
         if let Some(ack) = ack.filter(|_| late) {

@@ -31,6 +31,7 @@ impl B2bua {
         for held in call.held.drain(..) {
             env.pool.give(held.bytes);
         }
+        call.drop_answer(&mut env.pool);
         env.pool.give(call.set_up.reset());
         self.ctf.recycle(&mut call.state.charging);
         if self.spare.len() < SPARE_MAX {
@@ -44,7 +45,7 @@ impl B2bua {
     pub fn resume(&mut self, env: &mut Env, mut state: CallState, spread_ms: u64) {
         let id = state.id;
         self.ctf.adopt(env.now, &mut state.charging, spread_ms);
-        if state.phase == Phase::Answered {
+        if state.phase == Phase::Answered && state.answer.is_none() {
             // The ACK may have come while nobody listened; its lack ends nothing any more.
             state.phase = Phase::Confirmed;
         }
@@ -62,12 +63,8 @@ impl B2bua {
         (call.stored, call.takes_over) = (true, true);
         self.arm_established(env, key);
         self.end_again(env, key);
+        self.answer_again(env, key);
         self.touch(key);
-        // It waits for copies of what is written now.
-        for held in self.kept.remove(&id).into_iter().flatten() {
-            env.out.push(key, held.to, held.listener, &held.bytes);
-            env.pool.give(held.bytes);
-        }
     }
 
     /// The call with that id, if it is in the table.
@@ -78,9 +75,6 @@ impl B2bua {
 
     /// Drops a call without a word: another node goes on with it. False if it is not here.
     pub fn forget(&mut self, env: &mut Env, id: u128) -> bool {
-        for held in self.kept.remove(&id).into_iter().flatten() {
-            env.pool.give(held.bytes);
-        }
         let Some(&key) = self.by_id.get(&id) else {
             return false;
         };
@@ -123,36 +117,15 @@ impl B2bua {
     }
 
     /// Drops every call that others may know of; those being set up are known to nobody else.
-    /// What waited for copies of a call is kept until it is known whose the call is: a 2xx may
-    /// be among it, which the other side thinks was sent and does not repeat for long.
     pub fn forget_stored(&mut self, env: &mut Env) -> u64 {
         let stored = self.calls.iter().filter(|(_, call)| call.stored);
         let stored: Vec<CallKey> = stored.map(|(key, _)| key).collect();
         let keys: std::collections::HashSet<CallKey> = stored.iter().copied().collect();
         self.silence(env, |of| keys.contains(&of));
         for &key in &stored {
-            let call = &mut self.calls[key];
-            if !call.held.is_empty() {
-                let held = std::mem::take(&mut call.held);
-                self.kept.insert(call.state.id, held);
-            }
             self.take_out(env, key);
         }
         stored.len() as u64
-    }
-
-    /// This node acts, so it has taken up all calls that are its own: what was kept of others is of
-    /// no use any more.
-    pub fn drop_kept(&mut self, env: &mut Env) {
-        for held in self.kept.drain().flat_map(|(_, held)| held) {
-            env.pool.give(held.bytes);
-        }
-    }
-
-    /// Whether anything is kept for calls that may be taken up again.
-    #[must_use]
-    pub fn has_kept(&self) -> bool {
-        !self.kept.is_empty()
     }
 
     /// Settles of what class a call is that is about to be stored, and says how that class's calls

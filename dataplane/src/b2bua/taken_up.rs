@@ -1,11 +1,12 @@
 //! What a process that takes a call up does about messages that were under way in the one before:
 //! their transactions are gone, and what the state of the call tells of them has to do.
 
+use super::call::BridgedInvite;
 use super::call_state::Phase;
-use super::{B2bua, Side};
+use super::{B2bua, Role, Side, User};
 use crate::compose;
 use crate::env::{CallKey, Env};
-use crate::sip::{Message, Method};
+use crate::sip::{Message, Method, parse};
 
 impl B2bua {
     /// The call was over, and nobody knows whether both phones heard of it. One that did answers
@@ -18,6 +19,37 @@ impl B2bua {
         for side in [Side::Originating, Side::Terminating] {
             self.send_bye(env, key, side, |out, _| compose::end_without_body(out));
         }
+    }
+
+    /// The caller's ACK has not come: the 2xx is sent again until it does, and if it never does,
+    /// the call ends (RFC 3261 13.3.1.4). A caller that had sent it sends it again.
+    pub(super) fn answer_again(&mut self, env: &mut Env, key: CallKey) {
+        let Some(answer) = self.calls[key].state.answer.clone() else {
+            return;
+        };
+        let user = User {
+            call: key,
+            side: Side::Originating,
+            role: Role::InviteServer,
+            link: None,
+            fork: 0,
+            at: env.now.wall,
+        };
+        let listener = self.calls[key].state.legs[0].listener;
+        let mut index = self.index.take().unwrap_or_default();
+        let again = parse(&answer.message, &mut index).ok().map(|message| {
+            let layer = &mut self.layer;
+            layer.go_on_answering(env, &message, answer.to, listener, user)
+        });
+        self.index = Some(index);
+        self.calls[key].invites[0] = Some(BridgedInvite {
+            server: again,
+            cseq: answer.cseq,
+            client_cseq: answer.client_cseq,
+            late_offer: answer.late_offer,
+            answered: true,
+            ..BridgedInvite::default()
+        });
     }
 
     /// RFC 3261 13.2.2.4: a 2xx that comes again gets its ACK again, also where its INVITE is not
@@ -37,6 +69,10 @@ impl B2bua {
         let was_up = !matches!(state.phase, Phase::SettingUp | Phase::Event);
         if !is_peer || !was_up || state.answered.is_none() || cseq > leg.local_cseq {
             return false;
+        }
+        let awaited = state.answer.as_ref().filter(|_| side == Side::Terminating);
+        if awaited.is_some_and(|answer| answer.late_offer && answer.client_cseq == cseq) {
+            return true; // only the caller's ACK has the answer to its offer
         }
         self.acknowledge_alone(env, key, side, cseq);
         true

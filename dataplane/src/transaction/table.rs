@@ -238,6 +238,43 @@ impl<U: Owned> Layer<U> {
         id
     }
 
+    /// Goes on with an INVITE server transaction of another process: sends `response`, a 2xx, until
+    /// its ACK comes. The INVITE, should it come again, finds it by the Via that both share.
+    pub fn go_on_answering(
+        &mut self,
+        env: &mut Env,
+        response: &Message<'_>,
+        to: SocketAddr,
+        listener: ListenerId,
+        user: U,
+    ) -> TxnId {
+        let key = key::key_of_cancelled(self.secret, response);
+        let id = self.table.insert(Transaction {
+            machine: Machine::ServerInvite(server_invite::State::Proceeding),
+            user,
+            peer: to,
+            listener,
+            method: Method::Invite,
+            message: Vec::new(),
+            head: Vec::new(),
+            record_route: (0, 0),
+            cseq: response.cseq().0,
+            to_has_tag: true,
+            cancel: None,
+            abandoned: false,
+            challenges: 0,
+            ended: [0; ENDED_MAX],
+            key: Some(key),
+            source: None,
+            armed: [None; 2],
+            interval_ms: 0,
+        });
+        self.by_key.insert(key, id);
+        let bytes = env.pool.copy_of(response.raw());
+        self.send_response(env, id, response.status(), bytes);
+        id
+    }
+
     /// Reserves a client transaction, whose id goes into the branch of the request to build.
     pub fn open_client(
         &mut self,

@@ -470,7 +470,11 @@ impl World {
                 shard,
                 bytes,
             };
-            return self.push(until, event);
+            // Its shards find what waits in their sockets before anybody tells them of a view.
+            return match shard {
+                Some(_) => self.push(until, event),
+                None => self.push_last(until, event),
+            };
         }
         match shard {
             Some(shard) => {

@@ -1,4 +1,5 @@
-//! The layout of a call's state before the present one: without the class of a call.
+//! The layout of a call's state before the present one: without the class of a call, and without
+//! the answer that waits for its ACK.
 
 use charging::state::ChargingState;
 use charging::time::UnixMillis;
@@ -46,6 +47,7 @@ impl From<CallState> for super::CallState {
         Self {
             // A bill knows its class; what has none asks the configuration.
             class: None,
+            answer: None,
             id: state.id,
             phase: state.phase,
             texts: state.texts,
