@@ -159,7 +159,7 @@ impl Driver {
         loop {
             self.wait().await;
             let now = self.turn.clock.now();
-            self.read_ports(now);
+            self.read_ports();
             if self.waiter.is_ready(self.bell_place) {
                 let _ = sys::receive_now(self.bell, &mut [0; 8]);
             }
@@ -208,7 +208,7 @@ impl Driver {
         self.turn.connections.add_to(&mut self.waiter);
     }
 
-    fn read_ports(&mut self, now: Now) {
+    fn read_ports(&mut self) {
         for number in 0..self.turn.ports.len() {
             let Port { fd, serves, place } = self.turn.ports[number];
             if !self.waiter.is_ready(place) {
@@ -216,6 +216,9 @@ impl Driver {
             }
             for _ in 0..BATCHES_A_TURN {
                 let got = self.receiver.receive(fd).unwrap_or(0);
+                // Read before, the clock would have messages arrive earlier than they were sent
+                // when the thread had to wait for its core.
+                let now = self.turn.clock.now();
                 for (from, bytes) in self.receiver.datagrams() {
                     match serves {
                         Use::Sip(listener) => {
