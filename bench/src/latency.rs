@@ -70,6 +70,14 @@ impl Latency {
         }
     }
 
+    /// The longest that a node took for an answer of its own.
+    #[must_use]
+    pub fn slowest(&self) -> Duration {
+        let own = [Interval::InviteToProvisional, Interval::ByeToAnswer];
+        let longest = own.map(|interval| self.of(interval).max_us);
+        Duration::from_micros(longest.into_iter().max().unwrap_or(0))
+    }
+
     /// The measurements of an interval.
     #[must_use]
     pub fn of(&self, interval: Interval) -> Quantiles {

@@ -143,6 +143,16 @@ impl Balance {
     }
 }
 
+/// When periodic records are due.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// The CDF's interim interval, seconds; 0: it wants none.
+    pub interval_s: u32,
+    /// The longest that the node took for an answer: what a machine is too busy for comes late, a
+    /// record as much as a response, and every further record counts from the one before.
+    pub slowest: Duration,
+}
+
 /// Reads a CDF's store and compares.
 ///
 /// # Errors
@@ -150,12 +160,12 @@ impl Balance {
 pub fn reconcile_store(
     calls: &[Call],
     store: &Path,
-    interim_interval_s: u32,
+    pace: Pace,
     faults: &[Fault],
 ) -> Result<Balance, NodeError> {
     let mut cdrs = Vec::new();
     io::list_cdrs(store, |cdr| cdrs.push(cdr))?;
-    Ok(reconcile(calls, &cdrs, interim_interval_s, faults))
+    Ok(reconcile(calls, &cdrs, pace, faults))
 }
 
 /// The same with a CDF that still runs: the last records may be on their way, so it looks again
@@ -166,13 +176,13 @@ pub fn reconcile_store(
 pub fn reconcile_live_store(
     calls: &[Call],
     store: &Path,
-    interim_interval_s: u32,
+    pace: Pace,
     faults: &[Fault],
     patience: Duration,
 ) -> Result<Balance, NodeError> {
     let until = Instant::now() + patience;
     loop {
-        let balance = reconcile_store(calls, store, interim_interval_s, faults)?;
+        let balance = reconcile_store(calls, store, pace, faults)?;
         if balance.is_balanced() || Instant::now() >= until {
             return Ok(balance);
         }
@@ -180,14 +190,9 @@ pub fn reconcile_live_store(
     }
 }
 
-/// Compares calls with the CDRs of a store; `interim_interval_s` is that of the CDF, 0 = none.
+/// Compares calls with the CDRs of a store.
 #[must_use]
-pub fn reconcile(
-    calls: &[Call],
-    cdrs: &[CdrLine],
-    interim_interval_s: u32,
-    faults: &[Fault],
-) -> Balance {
+pub fn reconcile(calls: &[Call], cdrs: &[CdrLine], pace: Pace, faults: &[Fault]) -> Balance {
     let mut balance = Balance::default();
     let mut of_call: HashMap<&str, Vec<&CdrLine>> = HashMap::new();
     for cdr in cdrs {
@@ -199,7 +204,8 @@ pub fn reconcile(
         let mut check = Check {
             call,
             balance: &mut balance,
-            interval_ms: u64::from(interim_interval_s) * 1_000,
+            interval_ms: u64::from(pace.interval_s) * 1_000,
+            slowest_ms: pace.slowest.as_millis() as u64,
             faults,
             is_good: true,
         };
@@ -238,6 +244,7 @@ struct Check<'a> {
     call: &'a Call,
     balance: &'a mut Balance,
     interval_ms: u64,
+    slowest_ms: u64,
     faults: &'a [Fault],
     is_good: bool,
 }
@@ -387,7 +394,8 @@ impl Check<'_> {
         }
         let delays = self.faults.iter().map(|fault| fault.delays(self.call));
         let late_ms = LATE_MS + delays.sum::<Duration>().as_millis() as u64;
-        let fewest = shortest_ms.saturating_sub(late_ms) / self.interval_ms;
+        let slowly_ms = self.interval_ms + self.slowest_ms;
+        let fewest = shortest_ms.saturating_sub(late_ms) / slowly_ms;
         let most = (longest_ms + TOLERANCE_MS) * 100 / (self.interval_ms * EARLIEST_PERCENT);
         (reinvites + fewest, reinvites + most)
     }

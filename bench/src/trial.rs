@@ -12,7 +12,7 @@ use crate::hub::{Hub, Told, Wires};
 use crate::ledger::Call;
 use crate::netns;
 use crate::plan::Run;
-use crate::reconcile::{self, Balance};
+use crate::reconcile::{self, Balance, Pace};
 use crate::{table, testbed};
 
 /// What a trial is to be like.
@@ -95,7 +95,11 @@ impl Trial {
         }
         let faults = [struck.fault];
         let store = cluster.store();
-        let balance = reconcile::reconcile_store(&outcome.calls, store, load.interim_s, &faults)?;
+        let pace = Pace {
+            interval_s: load.interim_s,
+            slowest: outcome.latency.slowest(),
+        };
+        let balance = reconcile::reconcile_store(&outcome.calls, store, pace, &faults)?;
         Ok(Self {
             blow,
             balance,

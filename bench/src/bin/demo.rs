@@ -15,7 +15,7 @@ use bench::cluster::{self, Cluster};
 use bench::drive::{self, Addresses, Outcome, Progress, Schedule};
 use bench::fault::{self, Blow, Fault, Struck};
 use bench::plan::{Mix, PATIENCE, Run};
-use bench::reconcile::{self, Balance};
+use bench::reconcile::{self, Balance, Pace};
 use bench::roll::{self, Rolled};
 use bench::table;
 use bench::testbed::{self, Testbed, Wanted};
@@ -280,7 +280,8 @@ fn measure_alone(arguments: &Arguments) -> Result<Found, Box<dyn std::error::Err
     if arguments.lose_record {
         testbed::lose_record(&store)?;
     }
-    let balance = reconcile::reconcile_store(&outcome.calls, &store, arguments.interim, &[])?;
+    let balance =
+        reconcile::reconcile_store(&outcome.calls, &store, pace(arguments, &outcome), &[])?;
     Ok(Found {
         balance,
         cpu_us_per_call: cpu_s * 1e6 / f64::from(outcome.begun.max(1)),
@@ -334,7 +335,8 @@ fn measure_cluster(arguments: &Arguments) -> Result<Found, Box<dyn std::error::E
         testbed::lose_record(cluster.store())?;
     }
     let store = cluster.store();
-    let balance = reconcile::reconcile_store(&outcome.calls, store, arguments.interim, &faults)?;
+    let balance =
+        reconcile::reconcile_store(&outcome.calls, store, pace(arguments, &outcome), &faults)?;
     Ok(Found {
         balance,
         cpu_us_per_call: cpu_s * 1e6 / f64::from(outcome.begun.max(1)),
@@ -414,3 +416,10 @@ const VICTIM: usize = 1;
 /// How long phones of a cluster go on with a message that nobody answers: less than RFC 3261
 /// says, so that a call that was cut off does not keep the demonstration waiting.
 const CLUSTER_PATIENCE: Duration = Duration::from_secs(8);
+
+fn pace(arguments: &Arguments, outcome: &Outcome) -> Pace {
+    Pace {
+        interval_s: arguments.interim,
+        slowest: outcome.latency.slowest(),
+    }
+}

@@ -12,6 +12,7 @@ use std::time::Duration;
 use bench::drive::{self, Addresses, Schedule};
 use bench::ledger::Call;
 use bench::plan::{Mix, PATIENCE, Run};
+use bench::reconcile::Pace;
 use bench::report::{self, Rung};
 use bench::{cpu, reconcile, table};
 use clap::Parser;
@@ -86,7 +87,8 @@ fn load(arguments: &Arguments) -> Result<bool, Box<dyn std::error::Error>> {
         rungs.push(rung);
         calls.extend(own);
     }
-    let (is_good, verdict) = judge(arguments, &calls)?;
+    let slowest = rungs.iter().map(|rung| rung.latency.slowest()).max();
+    let (is_good, verdict) = judge(arguments, &calls, slowest.unwrap_or_default())?;
     if let Some(path) = &arguments.report {
         let title = format!("Load on {}, {}", arguments.target[0], arguments.mix);
         std::fs::write(path, report::html(&title, &rungs, verdict.as_deref()))
@@ -173,13 +175,17 @@ fn show(arguments: &Arguments, rung: &Rung, calls: &[Call]) {
 fn judge(
     arguments: &Arguments,
     calls: &[Call],
+    slowest: Duration,
 ) -> Result<(bool, Option<String>), Box<dyn std::error::Error>> {
     let as_planned = calls.iter().all(Call::went_as_planned);
     let Some(store) = &arguments.cdf_store else {
         return Ok((as_planned, None));
     };
-    let balance =
-        reconcile::reconcile_live_store(calls, store, arguments.interim, &[], RECORDS_LATE_MAX)?;
+    let pace = Pace {
+        interval_s: arguments.interim,
+        slowest,
+    };
+    let balance = reconcile::reconcile_live_store(calls, store, pace, &[], RECORDS_LATE_MAX)?;
     let verdict = table::verdict(&balance, calls, &[]);
     if arguments.json {
         let latency = bench::latency::Latency::default();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use dataplane::io::{CdrLine, RecordLine};
 
-use super::{Balance, Difference, reconcile};
+use super::{Balance, Difference, Pace, reconcile};
 use crate::fault::Fault;
 use crate::ledger::{Call, Seen};
 use crate::plan::{Plan, Scenario, Side};
@@ -83,8 +83,14 @@ fn world() -> (Vec<Call>, Vec<CdrLine>) {
     )
 }
 
+/// An interim each second, and a node that was never late.
+const PACE: Pace = Pace {
+    interval_s: 1,
+    slowest: Duration::ZERO,
+};
+
 fn judge(calls: &[Call], cdrs: &[CdrLine]) -> Balance {
-    reconcile(calls, cdrs, 1, &[])
+    reconcile(calls, cdrs, PACE, &[])
 }
 
 /// Plants a fault; exactly these differences must be found.
@@ -218,7 +224,7 @@ fn a_call_that_a_fault_cut_off_may_lack_its_event_but_not_be_charged_twice() {
         struck: (struck, struck),
         over: struck,
     };
-    let judge = |calls: &[Call], cdrs: &[CdrLine]| reconcile(calls, cdrs, 1, &[fault]);
+    let judge = |calls: &[Call], cdrs: &[CdrLine]| reconcile(calls, cdrs, PACE, &[fault]);
     calls[1].caller.through = Some(node);
     calls[1].caller.status = 0;
     assert!(judge(&calls, &cdrs).is_balanced());
