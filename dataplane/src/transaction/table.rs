@@ -1,5 +1,7 @@
 //! The transactions of a shard and what runs them.
 
+mod again;
+
 use std::net::SocketAddr;
 
 use hashbrown::HashMap;
@@ -139,6 +141,37 @@ pub struct RequestHead {
     pub to_has_tag: bool,
 }
 
+impl<U> Transaction<U> {
+    fn new(
+        machine: Machine,
+        user: U,
+        peer: SocketAddr,
+        listener: ListenerId,
+        method: Method,
+    ) -> Self {
+        Self {
+            machine,
+            user,
+            peer,
+            listener,
+            method,
+            message: Vec::new(),
+            head: Vec::new(),
+            record_route: (0, 0),
+            cseq: 0,
+            to_has_tag: false,
+            cancel: None,
+            abandoned: false,
+            challenges: 0,
+            ended: [0; ENDED_MAX],
+            key: None,
+            source: None,
+            armed: [None; 2],
+            interval_ms: 0,
+        }
+    }
+}
+
 impl<U: Owned> Layer<U> {
     /// An empty table. `secret` keys the hash that requests are found by.
     #[must_use]
@@ -207,71 +240,24 @@ impl<U: Owned> Layer<U> {
             (invite && request.to_tag().is_none()).then(|| key::merge_key(self.secret, request));
         let mut head = env.pool.take();
         let written = write_head(&mut head, request, from);
+        let machine = if invite {
+            Machine::ServerInvite(server_invite::State::Proceeding)
+        } else {
+            Machine::Server(server::State::Trying)
+        };
         let id = self.table.insert(Transaction {
-            machine: if invite {
-                Machine::ServerInvite(server_invite::State::Proceeding)
-            } else {
-                Machine::Server(server::State::Trying)
-            },
-            user,
-            peer: written.address,
-            listener,
-            method: request.method(),
-            message: Vec::new(),
             head,
             record_route: written.record_route,
             cseq: request.cseq().0,
             to_has_tag: request.to_tag().is_some(),
-            cancel: None,
-            abandoned: false,
-            challenges: 0,
-            ended: [0; ENDED_MAX],
             key: Some(key),
             source,
-            armed: [None; 2],
-            interval_ms: 0,
+            ..Transaction::new(machine, user, written.address, listener, request.method())
         });
         self.by_key.insert(key, id);
         if let Some(source) = source {
             self.by_source.insert(source, id);
         }
-        id
-    }
-
-    /// Goes on with an INVITE server transaction of another process: sends `response`, a 2xx, until
-    /// its ACK comes. The INVITE, should it come again, finds it by the Via that both share.
-    pub fn go_on_answering(
-        &mut self,
-        env: &mut Env,
-        response: &Message<'_>,
-        to: SocketAddr,
-        listener: ListenerId,
-        user: U,
-    ) -> TxnId {
-        let key = key::key_of_cancelled(self.secret, response);
-        let id = self.table.insert(Transaction {
-            machine: Machine::ServerInvite(server_invite::State::Proceeding),
-            user,
-            peer: to,
-            listener,
-            method: Method::Invite,
-            message: Vec::new(),
-            head: Vec::new(),
-            record_route: (0, 0),
-            cseq: response.cseq().0,
-            to_has_tag: true,
-            cancel: None,
-            abandoned: false,
-            challenges: 0,
-            ended: [0; ENDED_MAX],
-            key: Some(key),
-            source: None,
-            armed: [None; 2],
-            interval_ms: 0,
-        });
-        self.by_key.insert(key, id);
-        let bytes = env.pool.copy_of(response.raw());
-        self.send_response(env, id, response.status(), bytes);
         id
     }
 
@@ -283,30 +269,13 @@ impl<U: Owned> Layer<U> {
         listener: ListenerId,
         user: U,
     ) -> TxnId {
-        self.table.insert(Transaction {
-            machine: if method == Method::Invite {
-                Machine::ClientInvite(client_invite::State::Calling)
-            } else {
-                Machine::Client(client::State::Trying)
-            },
-            user,
-            peer,
-            listener,
-            method,
-            message: Vec::new(),
-            head: Vec::new(),
-            record_route: (0, 0),
-            cseq: 0,
-            to_has_tag: false,
-            cancel: None,
-            abandoned: false,
-            challenges: 0,
-            ended: [0; ENDED_MAX],
-            key: None,
-            source: None,
-            armed: [None; 2],
-            interval_ms: 0,
-        })
+        let machine = if method == Method::Invite {
+            Machine::ClientInvite(client_invite::State::Calling)
+        } else {
+            Machine::Client(client::State::Trying)
+        };
+        self.table
+            .insert(Transaction::new(machine, user, peer, listener, method))
     }
 
     /// Sends the request of a client transaction opened before.
