@@ -348,6 +348,17 @@ impl NodeProcess {
         );
     }
 
+    /// Waits until the node is connected to a CDF: before, records go through the backlog.
+    pub fn wait_cdf(&self) {
+        let reachable = wait_until(Duration::from_secs(20), || {
+            let metrics = self.metrics();
+            metrics
+                .get("ringtoll_cdf_reachable")
+                .is_some_and(|count| *count >= 1.0)
+        });
+        assert!(reachable, "no CDF: {:?}\n{}", self.metrics(), self.log());
+    }
+
     /// The CDRs in the store of the bundled CDF.
     pub fn cdrs(&self) -> Vec<Value> {
         cdrs(&self.store)

@@ -166,6 +166,7 @@ fn freediameter_accepts_every_record() {
     };
     let callee = free_udp();
     let mut node = NodeProcess::start(callee, &charging_to(freediameter.address));
+    node.wait_cdf();
     let calls = 20;
     traffic::run(&node, callee, calls);
     let metrics = node.metrics();
@@ -237,6 +238,7 @@ fn what_is_left_out_never_reaches_freediameter() {
         let callee = Phone::at("127.0.0.3");
         let caller = Phone::at("127.0.0.2");
         let mut node = NodeProcess::start(callee.address(), &more);
+        node.wait_cdf();
         let uri = format!("sip:+49301@{}", node.sip);
         let invite = caller.opening("INVITE", &uri, "omitted");
         let own = format!("<sip:caller@{}>", caller.address());
@@ -265,6 +267,7 @@ fn freediameter_refuses_what_its_dictionary_does_not_know() {
     };
     let callee = free_udp();
     let mut node = NodeProcess::start(callee, &charging_to(freediameter.address));
+    node.wait_cdf();
     let sipp = Sipp {
         scenario: ("basic_uac", "basic_uas"),
         calls: 1,

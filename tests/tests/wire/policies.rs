@@ -50,7 +50,7 @@ fn deliver_and_grant_ends_a_call_whose_cdf_goes() {
     cdf.start();
     let more = policy("deliver-and-grant", cdf.address, "");
     let mut node = NodeProcess::start(callee.address(), &more);
-    wait_for_cdf(&node);
+    node.wait_cdf();
     let call = caller.call(&callee, node.sip, "paid");
     wait_for(&node, "ringtoll_acr_acknowledged_total", 1.0);
     let quiet = caller.receive_within(Duration::from_millis(300), is_bye);
@@ -71,7 +71,7 @@ fn grant_and_store_ends_what_cannot_be_stored_and_grant_and_lose_does_not() {
         cdf.start();
         let more = policy(name, cdf.address, "backlog_bytes_max = 2500\n");
         let mut node = NodeProcess::start(callee.address(), &more);
-        wait_for_cdf(&node);
+        node.wait_cdf();
         let ids = ["call0", "call1", "call2", "call3", "call4", "call5"];
         let calls = ids.map(|id| caller.call(&callee, node.sip, id));
         wait_for(&node, "ringtoll_acr_acknowledged_total", 6.0);
@@ -150,10 +150,6 @@ fn change(call: &Established, caller: &Phone, callee: &Phone, node: &NodeProcess
     let answer = caller.final_answer(node.sip, &invite);
     assert!(answer.starts_with("SIP/2.0 200"), "{answer}");
     caller.send(node.sip, &call.request("ACK", cseq));
-}
-
-fn wait_for_cdf(node: &NodeProcess) {
-    wait_for(node, "ringtoll_cdf_reachable", 1.0);
 }
 
 fn wait_for(node: &NodeProcess, name: &str, value: f64) {

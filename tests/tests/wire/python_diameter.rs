@@ -85,6 +85,7 @@ fn python_diameter_reads_in_the_records_what_stood_in_the_messages() {
     let is_up = wait_until(Duration::from_secs(20), || read_log().contains("ready"));
     assert!(is_up, "python-diameter must start: {}", read_log());
     let mut node = NodeProcess::start(callee, &more);
+    node.wait_cdf();
     traffic::run(&node, callee, 1);
     let metrics = node.metrics();
     node.stop();
