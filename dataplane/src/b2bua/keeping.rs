@@ -45,6 +45,12 @@ impl B2bua {
     pub fn resume(&mut self, env: &mut Env, mut state: CallState, spread_ms: u64) {
         let id = state.id;
         self.ctf.adopt(env.now, &mut state.charging, spread_ms);
+        let answered = state.answered.map_or(0, |at| at.0);
+        if env.now.wall.0.saturating_sub(answered) > ANSWER_KEPT_MS
+            && let Some(answer) = state.answer.take()
+        {
+            env.pool.give(answer.message);
+        }
         if state.phase == Phase::Answered && state.answer.is_none() {
             // The ACK may have come while nobody listened; its lack ends nothing any more.
             state.phase = Phase::Confirmed;
@@ -246,6 +252,8 @@ pub struct HoldEnv<'a> {
     pub counters: &'a mut crate::counters::Counters,
 }
 
+/// So long a caller acknowledges a 2xx that comes again: 64*T1 (RFC 3261 13.2.2.4).
+const ANSWER_KEPT_MS: u64 = 64 * 500;
 /// Ended calls kept for their memory.
 const SPARE_MAX: usize = 16 * 1_024;
 /// Datagrams of one call that wait for copies; more are dropped, for SIP repeats them.
