@@ -229,10 +229,17 @@ impl Call {
         !self.has_stored_records && accounting.is_none_or(|session| session.pending_key().is_none())
     }
 
-    /// Forgets the 2xx whose ACK came, or does not matter any more.
-    pub fn drop_answer(&mut self, pool: &mut crate::env::BufPool) {
-        if let Some(answer) = self.state.answer.take() {
-            pool.give(answer.message);
+    /// Forgets the INVITE from leg `side` that is not acknowledged: its ACK came, or it failed.
+    /// False if there was none.
+    pub fn close_invite(&mut self, side: Side, pool: &mut crate::env::BufPool) -> bool {
+        let closed = self.state.take_open_invite(side);
+        closed.map(|invite| pool.give(invite.message)).is_some()
+    }
+
+    /// Forgets those of both legs.
+    pub fn close_invites(&mut self, pool: &mut crate::env::BufPool) {
+        for invite in self.state.open.drain(..) {
+            pool.give(invite.message);
         }
     }
 

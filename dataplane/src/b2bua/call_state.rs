@@ -14,6 +14,7 @@ use charging::time::UnixMillis;
 use rkyv::rancor;
 use rkyv::util::AlignedVec;
 
+use super::call::Side;
 use crate::config::Config;
 use crate::dialog::{Dialog, Text, Texts};
 
@@ -54,27 +55,57 @@ pub struct CallState {
     pub begun: UnixMillis,
     /// When it was answered.
     pub answered: Option<UnixMillis>,
-    /// What answered it, while the caller's ACK has not come.
-    pub answer: Option<Answer>,
+    /// INVITEs of either leg that are not acknowledged yet, one at most of each.
+    pub open: Vec<OpenInvite>,
 }
 
-/// The 2xx that went to the caller. Whoever takes the call up before its ACK came goes on sending
-/// it (RFC 3261 13.3.1.4): without it, the callee would talk to nobody and be billed.
+/// An INVITE whose ACK has not come. Whoever takes the call up goes on with it: a re-INVITE that
+/// nobody answered is asked again, for its sender got a 100 and waits for ever (RFC 3261
+/// 17.1.1.2); a 2xx is sent until its ACK comes (13.3.1.4), for without it the callee would talk
+/// to nobody and be billed.
 #[derive(Clone, Debug, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
-pub struct Answer {
-    /// As it is sent.
+pub struct OpenInvite {
+    /// Index of the leg that it came from.
+    pub side: u8,
+    /// The re-INVITE as it came; as soon as it is answered, the 2xx as it is sent. A first INVITE
+    /// is not kept before its answer.
     pub message: Vec<u8>,
-    /// Where it is sent.
-    pub to: SocketAddr,
-    /// CSeq number of the INVITE that it answers.
+    /// Where the one came from and the other goes.
+    pub peer: SocketAddr,
+    /// Its CSeq number.
     pub cseq: u32,
-    /// That of the INVITE which the callee answered.
+    /// Its CSeq number on the other leg.
     pub client_cseq: u32,
-    /// It carries an offer, so its ACK brings the answer.
+    /// It has no SDP, so the 2xx brings the offer and the ACK the answer.
     pub late_offer: bool,
+    /// When the message came or was sent first.
+    pub since: UnixMillis,
+}
+
+impl OpenInvite {
+    /// Whether the message is the 2xx.
+    #[must_use]
+    pub fn is_answered(&self) -> bool {
+        self.message.starts_with(b"SIP/")
+    }
 }
 
 impl CallState {
+    /// The INVITE from leg `side` that is not acknowledged.
+    #[must_use]
+    pub fn open_invite(&self, side: Side) -> Option<&OpenInvite> {
+        self.open
+            .iter()
+            .find(|invite| usize::from(invite.side) == side.index())
+    }
+
+    /// Takes that INVITE out.
+    pub fn take_open_invite(&mut self, side: Side) -> Option<OpenInvite> {
+        let of_side = |invite: &OpenInvite| usize::from(invite.side) == side.index();
+        let place = self.open.iter().position(of_side)?;
+        Some(self.open.swap_remove(place))
+    }
+
     /// Number of the call's charging class: the one that its bill was opened with, or that it was
     /// stored with; else what route and source say.
     #[must_use]

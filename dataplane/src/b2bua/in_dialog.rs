@@ -1,10 +1,13 @@
 //! Requests inside the call's dialogs: ACK, and everything that is relayed to the other leg.
 
+use std::net::SocketAddr;
+
 use charging::trigger::CauseCode;
 
 use super::bridge;
 use super::call::BridgedInvite;
-use super::call_state::Phase;
+use super::call_state::{OpenInvite, Phase};
+use super::set_up::INVITE_KEPT_MAX;
 use super::{B2bua, Origin, Role, Side, User, is_dialog_method};
 use crate::compose;
 use crate::dialog::Dialog;
@@ -124,7 +127,7 @@ impl B2bua {
     }
 
     #[allow(clippy::too_many_arguments)]
-    fn relay(
+    pub(super) fn relay(
         &mut self,
         env: &mut Env,
         key: ServerKey,
@@ -174,6 +177,9 @@ impl B2bua {
             self.send_trying(env, server);
         }
         self.forward(env, call, side, fork, server, request);
+        if request.method() == Method::Invite {
+            self.keep_re_invite(env, (call, side), request, origin.from);
+        }
         self.trigger_passing(env, call, side, request);
     }
 
@@ -297,6 +303,33 @@ impl B2bua {
         self.layer.start_client(env, txn, cseq, out);
     }
 
+    // Its sender got a 100 and repeats it no more: whoever takes the call up has to.
+    fn keep_re_invite(
+        &mut self,
+        env: &mut Env,
+        (key, side): (CallKey, Side),
+        request: &Message<'_>,
+        from: SocketAddr,
+    ) {
+        let call = &mut self.calls[key];
+        call.close_invite(side, &mut env.pool);
+        let Some(bridged) = &call.invites[side.index()] else {
+            return;
+        };
+        if request.raw().len() > INVITE_KEPT_MAX {
+            return;
+        }
+        call.state.open.push(OpenInvite {
+            side: side as u8,
+            message: env.pool.copy_of(request.raw()),
+            peer: from,
+            cseq: bridged.cseq,
+            client_cseq: bridged.client_cseq,
+            late_offer: bridged.late_offer,
+            since: env.now.wall,
+        });
+    }
+
     // Notes which transactions of the two legs belong together until the ACK is through.
     fn bridge_invite(
         &mut self,
@@ -395,6 +428,7 @@ impl B2bua {
                 .filter(|_| invite)
             {
                 bridged.answered = true;
+                self.keep_answer(env, key, to, server);
             }
             self.arm_established(env, key);
         } else {
@@ -461,7 +495,9 @@ impl B2bua {
         let key = user.call;
         let (method, status) = (response.cseq().1, response.status());
         if method == Method::Invite && status >= 300 {
-            self.calls[key].invites[user.side.other().index()] = None;
+            let from = user.side.other();
+            self.calls[key].invites[from.index()] = None;
+            self.calls[key].close_invite(from, &mut env.pool);
         }
         if !self.calls[key].is_up() {
             return;
@@ -496,6 +532,7 @@ impl B2bua {
             .is_some_and(|bridged| bridged.client == Some(id))
         {
             *invite = None;
+            call.close_invite(user.side.other(), &mut env.pool);
         }
         if call.is_up() {
             self.end_call(env, user.call, CauseCode(408));
@@ -543,9 +580,10 @@ impl B2bua {
         if let Some(bridged) = &mut call.invites[side.index()] {
             env.pool.give(std::mem::replace(&mut bridged.ack, out));
         }
-        if call.state.phase == Phase::Answered && side == Side::Originating && ack.is_some() {
-            call.state.phase = Phase::Confirmed;
-            call.drop_answer(&mut env.pool);
+        if ack.is_some() && call.close_invite(side, &mut env.pool) {
+            if call.state.phase == Phase::Answered && side == Side::Originating {
+                call.state.phase = Phase::Confirmed;
+            }
             self.touch(key);
         }
         if let Some(ack) = ack.filter(|_| late) {

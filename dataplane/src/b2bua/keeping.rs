@@ -3,7 +3,7 @@
 use replication::{Mode, Version};
 
 use super::call::{CHARGING, DURATION, RINGING, SESSION};
-use super::{B2bua, CallState, Held, Origin, Phase};
+use super::{B2bua, CallState, Held, Origin, Phase, Side};
 use crate::env::{CallKey, CallTimer, Env, ListenerId, TimerKey};
 
 impl B2bua {
@@ -31,7 +31,7 @@ impl B2bua {
         for held in call.held.drain(..) {
             env.pool.give(held.bytes);
         }
-        call.drop_answer(&mut env.pool);
+        call.close_invites(&mut env.pool);
         env.pool.give(call.set_up.reset());
         self.ctf.recycle(&mut call.state.charging);
         if self.spare.len() < SPARE_MAX {
@@ -45,13 +45,11 @@ impl B2bua {
     pub fn resume(&mut self, env: &mut Env, mut state: CallState, spread_ms: u64) {
         let id = state.id;
         self.ctf.adopt(env.now, &mut state.charging, spread_ms);
-        let answered = state.answered.map_or(0, |at| at.0);
-        if env.now.wall.0.saturating_sub(answered) > ANSWER_KEPT_MS
-            && let Some(answer) = state.answer.take()
-        {
-            env.pool.give(answer.message);
-        }
-        if state.phase == Phase::Answered && state.answer.is_none() {
+        state.open.retain(|invite| {
+            let age_ms = env.now.wall.0.saturating_sub(invite.since.0);
+            !invite.is_answered() || age_ms <= ANSWER_KEPT_MS
+        });
+        if state.phase == Phase::Answered && state.open_invite(Side::Originating).is_none() {
             // The ACK may have come while nobody listened; its lack ends nothing any more.
             state.phase = Phase::Confirmed;
         }
@@ -69,7 +67,7 @@ impl B2bua {
         (call.stored, call.takes_over) = (true, true);
         self.arm_established(env, key);
         self.end_again(env, key);
-        self.answer_again(env, key);
+        self.go_on_with_invites(env, key);
         self.touch(key);
     }
 

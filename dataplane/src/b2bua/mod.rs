@@ -440,9 +440,13 @@ impl B2bua {
         };
         let id = id_of(&token);
         let spare = self.spare.pop();
-        let (texts, set_up) = match spare {
-            Some(call) => (Texts::reusing(call.state.texts.into_memory()), call.set_up),
-            None => (Texts::default(), SetUp::default()),
+        let (texts, open, set_up) = match spare {
+            Some(call) => (
+                Texts::reusing(call.state.texts.into_memory()),
+                call.state.open,
+                call.set_up,
+            ),
+            None => (Texts::default(), Vec::new(), SetUp::default()),
         };
         let leg = Dialog::new(peer.from, peer.listener.own());
         let key = self.calls.insert(Call {
@@ -460,7 +464,7 @@ impl B2bua {
                 class: None,
                 begun: now,
                 answered: None,
-                answer: None,
+                open,
             },
             set_up,
             closing: [None; 2],

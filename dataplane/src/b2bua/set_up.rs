@@ -4,7 +4,7 @@ use charging::trigger::Verdict;
 
 use super::bridge::{self, Crossing};
 use super::call::{BridgedInvite, FORKS_MAX, RINGING};
-use super::call_state::{Answer, Phase};
+use super::call_state::{OpenInvite, Phase};
 use super::{B2bua, Origin, Role, Side, User, no_session_timer, replaces};
 use crate::compose;
 use crate::dialog::Dialog;
@@ -406,29 +406,32 @@ impl B2bua {
             b2bua.remember_sdp(key, Side::Terminating, invite);
         });
         self.arm_established(env, key);
-        self.keep_answer(env, key, server);
+        self.keep_answer(env, key, Side::Originating, server);
         let verdict = self.trigger_answered(env, key, response, user.at);
         self.obey(env, key, verdict);
         self.touch(key);
     }
 
     // Until its ACK comes, the 2xx is part of what another node needs to go on with the call.
-    fn keep_answer(&mut self, env: &mut Env, key: CallKey, server: TxnId) {
+    pub(super) fn keep_answer(&mut self, env: &mut Env, key: CallKey, side: Side, server: TxnId) {
         let call = &mut self.calls[key];
-        let (Some(bridged), Some((message, to, _))) =
-            (&call.invites[0], self.layer.request_of(server))
+        call.close_invite(side, &mut env.pool);
+        let (Some(bridged), Some((message, peer, _))) =
+            (&call.invites[side.index()], self.layer.request_of(server))
         else {
             return;
         };
-        if message.len() > ANSWER_KEPT_MAX {
+        if message.len() > INVITE_KEPT_MAX {
             return;
         }
-        call.state.answer = Some(Answer {
+        call.state.open.push(OpenInvite {
+            side: side as u8,
             message: env.pool.copy_of(message),
-            to,
+            peer,
             cseq: bridged.cseq,
-            client_cseq: call.state.legs[1].local_cseq,
+            client_cseq: bridged.client_cseq,
             late_offer: bridged.late_offer,
+            since: env.now.wall,
         });
     }
 
@@ -615,5 +618,6 @@ impl B2bua {
 
 /// How often a 422 is answered with a larger interval (RFC 4028 7.3).
 const RETRIES_MAX: u8 = 2;
-/// Longest 2xx that is kept for whoever takes the call up, bytes; a longer one is not sent again there.
-const ANSWER_KEPT_MAX: usize = 4 * 1_024;
+/// Longest re-INVITE or 2xx that is kept for whoever takes the call up, bytes; with a longer one it
+/// does not go on.
+pub(super) const INVITE_KEPT_MAX: usize = 4 * 1_024;

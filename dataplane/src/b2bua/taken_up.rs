@@ -2,11 +2,12 @@
 //! their transactions are gone, and what the state of the call tells of them has to do.
 
 use super::call::BridgedInvite;
-use super::call_state::Phase;
-use super::{B2bua, Role, Side, User};
+use super::call_state::{OpenInvite, Phase};
+use super::{B2bua, Origin, Role, Side, User};
 use crate::compose;
 use crate::env::{CallKey, Env};
 use crate::sip::{Message, Method, parse};
+use crate::transaction::MatchedRequest;
 
 impl B2bua {
     /// The call was over, and nobody knows whether both phones heard of it. One that did answers
@@ -21,35 +22,84 @@ impl B2bua {
         }
     }
 
-    /// The caller's ACK has not come: the 2xx is sent again until it does, and if it never does,
-    /// the call ends (RFC 3261 13.3.1.4). A caller that had sent it sends it again.
-    pub(super) fn answer_again(&mut self, env: &mut Env, key: CallKey) {
-        let Some(answer) = self.calls[key].state.answer.clone() else {
-            return;
-        };
+    /// Goes on with the INVITEs of both legs that were not acknowledged. A 2xx comes first, for an
+    /// INVITE of the other leg may only be judged when it is known.
+    pub(super) fn go_on_with_invites(&mut self, env: &mut Env, key: CallKey) {
+        let mut invites = std::mem::take(&mut self.calls[key].state.open);
+        invites.sort_by_key(|invite| !invite.is_answered());
+        let is_up = self.calls[key].is_up();
+        for invite in invites.into_iter().filter(|_| is_up) {
+            let mut index = self.index.take().unwrap_or_default();
+            match parse(&invite.message, &mut index) {
+                Ok(answer) if !answer.is_request() => self.answer_again(env, key, &invite, &answer),
+                Ok(request) => self.ask_again(env, key, &invite, &request),
+                Err(_) => {}
+            }
+            self.index = Some(index);
+            env.pool.give(invite.message);
+        }
+    }
+
+    // The ACK has not come: the 2xx is sent again until it does, and if it never does, the call
+    // ends (RFC 3261 13.3.1.4). A phone that had sent it sends it again.
+    fn answer_again(
+        &mut self,
+        env: &mut Env,
+        key: CallKey,
+        invite: &OpenInvite,
+        answer: &Message<'_>,
+    ) {
+        let side = Side::from_index(invite.side);
+        let call = &self.calls[key];
+        let is_first = call.state.phase == Phase::Answered && side == Side::Originating;
         let user = User {
             call: key,
-            side: Side::Originating,
-            role: Role::InviteServer,
+            side,
+            role: if is_first {
+                Role::InviteServer
+            } else {
+                Role::Relay
+            },
             link: None,
             fork: 0,
             at: env.now.wall,
         };
-        let listener = self.calls[key].state.legs[0].listener;
-        let mut index = self.index.take().unwrap_or_default();
-        let again = parse(&answer.message, &mut index).ok().map(|message| {
-            let layer = &mut self.layer;
-            layer.go_on_answering(env, &message, answer.to, listener, user)
-        });
-        self.index = Some(index);
-        self.calls[key].invites[0] = Some(BridgedInvite {
-            server: again,
-            cseq: answer.cseq,
-            client_cseq: answer.client_cseq,
-            late_offer: answer.late_offer,
+        let listener = call.state.legs[side.index()].listener;
+        let server = self
+            .layer
+            .go_on_answering(env, answer, invite.peer, listener, user);
+        let call = &mut self.calls[key];
+        call.invites[side.index()] = Some(BridgedInvite {
+            server: Some(server),
+            cseq: invite.cseq,
+            client_cseq: invite.client_cseq,
+            late_offer: invite.late_offer,
             answered: true,
             ..BridgedInvite::default()
         });
+        call.state.open.push(OpenInvite {
+            message: env.pool.copy_of(&invite.message),
+            ..*invite
+        });
+    }
+
+    // Nobody answered: the re-INVITE goes to the other leg as if it came only now.
+    fn ask_again(
+        &mut self,
+        env: &mut Env,
+        key: CallKey,
+        invite: &OpenInvite,
+        request: &Message<'_>,
+    ) {
+        let side = Side::from_index(invite.side);
+        if let MatchedRequest::New(server) = self.layer.match_request(env, request) {
+            self.calls[key].unanswered[side.index()] = None;
+            let origin = Origin {
+                from: invite.peer,
+                listener: self.calls[key].state.legs[side.index()].listener,
+            };
+            self.relay(env, server, key, side, 0, request, origin);
+        }
     }
 
     /// RFC 3261 13.2.2.4: a 2xx that comes again gets its ACK again, also where its INVITE is not
@@ -70,9 +120,9 @@ impl B2bua {
         if !is_peer || !was_up || state.answered.is_none() || cseq > leg.local_cseq {
             return false;
         }
-        let awaited = state.answer.as_ref().filter(|_| side == Side::Terminating);
-        if awaited.is_some_and(|answer| answer.late_offer && answer.client_cseq == cseq) {
-            return true; // only the caller's ACK has the answer to its offer
+        let awaited = state.open_invite(side.other());
+        if awaited.is_some_and(|invite| invite.late_offer && invite.client_cseq == cseq) {
+            return true; // only the ACK of who sent the INVITE has the answer to its offer
         }
         self.acknowledge_alone(env, key, side, cseq);
         true

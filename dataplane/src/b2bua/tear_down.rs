@@ -179,7 +179,7 @@ impl B2bua {
         env.counters.call_ended += 1;
         let call = &mut self.calls[key];
         call.state.phase = Phase::Ended;
-        call.drop_answer(&mut env.pool);
+        call.close_invites(&mut env.pool);
         call.set_up.over = true;
         for timer in &mut call.timers[super::call::SESSION..] {
             if let Some(handle) = timer.take() {

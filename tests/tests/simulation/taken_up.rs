@@ -66,14 +66,41 @@ fn a_bye_that_the_other_phone_did_not_get_is_sent_again() {
     assert!(matches!(&inside[..], [(bye, 200 | 481)] if bye == "BYE"));
 }
 
-#[test]
-fn a_re_invite_that_nobody_answered_is_taken_when_it_comes_again() {
+// The node ends this long after a phone sent its re-INVITE; each datagram takes 5 ms.
+fn end_in_re_invite(after: u64) -> (World, usize) {
     let (mut world, call) = world(&[(2_000, "INVITE")]);
     let acknowledged = |world: &World| world.phones[call].ledger.acknowledged;
     run_until(&mut world, |world| acknowledged(world).is_some());
-    world.run_until(acknowledged(&world).expect("just now") + 2_000);
+    world.run_until(acknowledged(&world).expect("just now") + 2_000 + after);
     end_unheard(&mut world);
     assert!(world.phones[call].ledger.inside.is_empty());
+    (world, call)
+}
+
+// RFC 3261 17.1.1.2: who got a 100 repeats nothing, and has no timer either.
+#[test]
+fn a_re_invite_whose_sender_got_a_100_is_asked_again() {
+    let (mut world, call) = end_in_re_invite(8);
+    finish(&mut world);
+    let inside = &world.phones[call].ledger.inside;
+    assert_eq!(inside[0], ("INVITE".to_owned(), 200));
+    let callee = &world.phones[call + 1].ledger;
+    assert_eq!(callee.received, ["INVITE", "INVITE", "BYE"]);
+}
+
+#[test]
+fn the_2xx_of_a_re_invite_is_sent_until_its_ack_comes() {
+    let (mut world, call) = end_in_re_invite(13);
+    finish(&mut world);
+    let inside = &world.phones[call].ledger.inside;
+    assert_eq!(inside[0], ("INVITE".to_owned(), 200));
+    let callee = &world.phones[call + 1].ledger;
+    assert_eq!(callee.received, ["INVITE", "BYE"]);
+}
+
+#[test]
+fn a_re_invite_that_nobody_answered_is_taken_when_it_comes_again() {
+    let (mut world, call) = end_in_re_invite(0);
     finish(&mut world);
     let inside = &world.phones[call].ledger.inside;
     assert_eq!(inside[0], ("INVITE".to_owned(), 200));

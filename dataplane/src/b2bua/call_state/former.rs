@@ -1,5 +1,5 @@
 //! The layout of a call's state before the present one: without the class of a call, and without
-//! the answer that waits for its ACK.
+//! the INVITEs that are not acknowledged.
 
 use charging::state::ChargingState;
 use charging::time::UnixMillis;
@@ -47,7 +47,7 @@ impl From<CallState> for super::CallState {
         Self {
             // A bill knows its class; what has none asks the configuration.
             class: None,
-            answer: None,
+            open: Vec::new(),
             id: state.id,
             phase: state.phase,
             texts: state.texts,
