@@ -20,15 +20,31 @@ use crate::ring::{Cursor, Ring};
 pub enum Scope {
     /// The giver's own calls that the peer should hold.
     Targets = 0,
-    /// Everything, copies and tombstones too: for a node that joins, or adopts.
+    /// Everything, copies and tombstones too: for a node that joins.
     All = 1,
+    /// Calls of dead nodes that the peer is to go on with, and tombstones of such: for a node that
+    /// adopts. As a rule it holds them already, so that this is over at once, however many calls
+    /// there are.
+    Orphans = 2,
+}
+
+/// Which calls belong to the peer, in the giver's view.
+pub(crate) struct Belongings<'a> {
+    /// The peer is to hold a copy of that call of the giver's.
+    pub(crate) is_target: &'a dyn Fn(CallId) -> bool,
+    /// The owner, so numbered, is dead, and the peer is the one to go on with the call.
+    pub(crate) is_orphan: &'a dyn Fn(u16, CallId) -> bool,
 }
 
 impl Scope {
     /// Reads the byte of a request; what is unknown asks for everything.
     #[must_use]
     pub fn from_u8(byte: u8) -> Self {
-        if byte == 0 { Self::Targets } else { Self::All }
+        match byte {
+            0 => Self::Targets,
+            2 => Self::Orphans,
+            _ => Self::All,
+        }
     }
 }
 
@@ -36,11 +52,13 @@ impl Scope {
 #[derive(Debug, Default)]
 pub(crate) struct Giver {
     walk: Option<Walk>,
-    /// Scope and view of a walk whose mark is not acked yet.
-    marked: Option<(Scope, u32)>,
+    /// End of a walk that is not acked yet.
+    marked: Option<Mark>,
     number: u32,
     /// By scope: view of the last walk that was acked, and number of the datagram that said so.
-    answered: [Option<(u32, u64)>; 2],
+    answered: [Option<(u32, u64)>; 3],
+    /// What was under way when a walk for orphans came before it, which is short and urgent.
+    after: Option<Mark>,
 }
 
 #[derive(Debug)]
@@ -94,16 +112,36 @@ pub(crate) enum Walked {
 }
 
 impl Giver {
-    /// Begins a walk, or begins it again.
+    /// Begins a walk, or begins it again. One for orphans goes before any other.
     pub(crate) fn start(&mut self, scope: Scope, view: u32, is_final: bool, now: u64) {
-        self.number += 1;
-        self.marked = None;
         let mark = Mark {
             scope,
-            is_final,
+            // It brings no call of the giver's, and so says nothing about those.
+            is_final: is_final && scope != Scope::Orphans,
             view,
             xor: 0,
             count: 0,
+        };
+        let under_way = self
+            .walk
+            .take()
+            .map(|walk| walk.mark)
+            .or(self.marked.take());
+        let put_off = under_way.filter(|mark| mark.scope != Scope::Orphans);
+        self.after = match scope {
+            Scope::Orphans => put_off.or(self.after),
+            Scope::Targets | Scope::All => None,
+        };
+        self.begin(mark, now);
+    }
+
+    fn begin(&mut self, mark: Mark, now: u64) {
+        self.number += 1;
+        self.marked = None;
+        let mark = Mark {
+            xor: 0,
+            count: 0,
+            ..mark
         };
         let cursor = Cursor::default();
         self.walk = Some(Walk {
@@ -117,22 +155,23 @@ impl Giver {
 
     /// Whether what is under way is, or includes, a catch-up of this scope in this view.
     pub(crate) fn is_giving(&self, scope: Scope, view: u32) -> bool {
-        let walk = self
-            .walk
-            .as_ref()
-            .map(|walk| (walk.mark.scope, walk.mark.view));
+        let walk = self.walk.as_ref().map(|walk| walk.mark);
         let serves =
-            |(giving, in_view)| in_view == view && (giving == scope || giving == Scope::All);
-        walk.or(self.marked).is_some_and(serves)
+            |mark: Mark| mark.view == view && (mark.scope == scope || mark.scope == Scope::All);
+        let under_way = [walk, self.marked, self.after];
+        under_way.into_iter().flatten().any(serves)
     }
 
     /// The peer has acked the mark of catch-up `number` in its datagram `by`.
-    pub(crate) fn on_mark_acked(&mut self, number: u32, by: u64) {
+    pub(crate) fn on_mark_acked(&mut self, number: u32, by: u64, now: u64) {
         if number != self.number {
             return;
         }
-        if let Some((scope, view)) = self.marked.take() {
-            self.answered[scope as usize] = Some((view, by));
+        if let Some(mark) = self.marked.take() {
+            self.answered[mark.scope as usize] = Some((mark.view, by));
+        }
+        if let Some(mark) = self.after.take() {
+            self.begin(mark, now);
         }
     }
 
@@ -144,7 +183,7 @@ impl Giver {
 
     /// Whether nothing is under way.
     pub(crate) fn is_idle(&self) -> bool {
-        self.walk.is_none() && self.marked.is_none()
+        self.walk.is_none() && self.marked.is_none() && self.after.is_none()
     }
 
     /// Number of the newest catch-up, 0 before the first.
@@ -163,7 +202,7 @@ impl Giver {
         bytes_per_s: u64,
         ring: &Ring,
         peer: u16,
-        is_target: &dyn Fn(CallId) -> bool,
+        belongings: &Belongings<'_>,
     ) -> Walked {
         let Some(walk) = &mut self.walk else {
             return Walked::Wait;
@@ -171,14 +210,20 @@ impl Giver {
         if now < walk.next_at {
             return Walked::Wait;
         }
-        while let Some(record) = ring.walk(&mut walk.cursor) {
+        for _ in 0..PASSED_OVER_MAX {
+            let Some(record) = ring.walk(&mut walk.cursor) else {
+                let mark = walk.mark;
+                (self.walk, self.marked) = (None, Some(mark));
+                return Walked::End(mark);
+            };
             let meta = record.meta;
             let wanted = match walk.mark.scope {
                 Scope::All => true,
                 Scope::Targets => {
                     let is_heir = meta.heir() == Some(peer);
-                    meta.owner == ring.node() && (is_heir || is_target(meta.id))
+                    meta.owner == ring.node() && (is_heir || (belongings.is_target)(meta.id))
                 }
+                Scope::Orphans => (belongings.is_orphan)(meta.owner, meta.id),
             };
             if !wanted {
                 continue;
@@ -196,10 +241,7 @@ impl Giver {
             };
             return Walked::Record(meta.id, meta.version, kind);
         }
-        let mark = walk.mark;
-        self.walk = None;
-        self.marked = Some((mark.scope, mark.view));
-        Walked::End(mark)
+        Walked::Wait // others have their turn, too
     }
 }
 
@@ -276,6 +318,8 @@ impl Marks {
     }
 }
 
+/// Records that one step of a walk passes over: tens of microseconds.
+const PASSED_OVER_MAX: usize = 512;
 /// Greater than the number of any entry.
 const BROUGHT: u64 = u64::MAX;
 

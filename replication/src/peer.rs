@@ -22,7 +22,7 @@ mod outgoing;
 
 use self::incoming::Incoming;
 use self::outgoing::Outgoing;
-use crate::catch_up::{Giver, Mark, Scope, Walked};
+use crate::catch_up::{Belongings, Giver, Mark, Scope, Walked};
 use crate::frame::{
     Bytes, DATAGRAM_BYTES_ETHERNET, ENTRY, ENTRY_RECORD, Entry, EntryKind, FLAG_URGENT, FrameError,
     FrameKind, HEAD, Head, STREAM, Stream, TAG,
@@ -245,13 +245,13 @@ impl Link {
     }
 
     /// Writes the next datagram into `buffer`, or nothing if there is none to send now.
-    /// `is_target` tells which calls the peer should hold.
-    pub fn poll(
+    /// `belongings` tells which calls a catch-up is to bring.
+    pub(crate) fn poll(
         &mut self,
         now: u64,
         ring: &Ring,
         buffer: &mut [u8],
-        is_target: &dyn Fn(CallId) -> bool,
+        belongings: &Belongings<'_>,
     ) -> Option<usize> {
         let to = match self.admitted {
             None if plant::is(Plant::NoFence) => self.channel.peer_incarnation()?,
@@ -265,7 +265,7 @@ impl Link {
             buffer[HEAD + 4] = scope as u8;
             return self.channel.seal(FrameKind::SyncRequest, to, 0, buffer, 5);
         }
-        self.walk(now, ring, is_target);
+        self.walk(now, ring, belongings);
         self.out.collect_overdue(now, &mut self.counters);
         let limit = buffer.len().min(self.config.datagram_bytes_max);
         let body = buffer.get_mut(HEAD..limit.checked_sub(TAG)?)?;
@@ -369,11 +369,11 @@ impl Link {
         self.out.slots.len() < self.config.queue_max / 2 && self.out.unsent() < WALK_AHEAD
     }
 
-    fn walk(&mut self, now: u64, ring: &Ring, is_target: &dyn Fn(CallId) -> bool) {
+    fn walk(&mut self, now: u64, ring: &Ring, belongings: &Belongings<'_>) {
         let peer = self.channel.ends().peer;
         while self.has_room_for_walk() {
             let (rate, number) = (self.config.sync_bytes_per_s, self.giver.number());
-            match self.giver.next(now, rate, ring, peer, is_target) {
+            match self.giver.next(now, rate, ring, peer, belongings) {
                 Walked::Record(id, version, kind) => self.out.push(id, version, kind, number),
                 Walked::End(mark) => {
                     let version = Version {
@@ -394,7 +394,7 @@ impl Link {
         self.out
             .on_ack(now, stream, &mut self.counters, |slot| match slot.kind {
                 EntryKind::Put | EntryKind::Del => on(LinkEvent::Acked(slot.id, slot.version)),
-                EntryKind::Mark => giver.on_mark_acked(slot.sync, head.number),
+                EntryKind::Mark => giver.on_mark_acked(slot.sync, head.number, now),
                 EntryKind::Skip => {}
             });
     }
@@ -528,7 +528,11 @@ impl Link {
         let mark = Mark::parse(entry.id, entry.version);
         if !self.incoming.marks.is_complete(&mark) {
             self.counters.syncs_incomplete += 1;
-            self.sync_request = Some((Scope::All, self.view));
+            let again = match mark.scope {
+                Scope::Orphans => Scope::Orphans,
+                Scope::Targets | Scope::All => Scope::All,
+            };
+            self.sync_request = Some((again, self.view));
             return true;
         }
         if mark.is_final {
@@ -536,12 +540,14 @@ impl Link {
             self.counters.calls_forgotten += marks.forget_unmarked(ring, peer, entry.number);
         }
         self.counters.syncs_completed += 1;
-        let answers = |(scope, view)| (scope, view) == (mark.scope, mark.view);
+        let has_orphans = |scope| scope == Scope::Orphans && mark.scope == Scope::All;
+        let answers =
+            |(scope, view)| view == mark.view && (scope == mark.scope || has_orphans(scope));
         if self.sync_request.is_some_and(answers) {
             self.sync_request = None;
         }
         // A walk that brings only what this node should hold proves nothing about the rest.
-        if mark.scope == Scope::All {
+        if mark.scope != Scope::Targets {
             on(LinkEvent::Synced { view: mark.view });
         }
         true

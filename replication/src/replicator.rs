@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 
 use hashbrown::HashTable;
 
-use crate::catch_up::Scope;
+use crate::catch_up::{Belongings, Scope};
 use crate::peer::{Link, LinkConfig, LinkEvent};
 use crate::plant::{self, Plant};
 use crate::record::{CallId, Kind, Version};
@@ -111,6 +111,7 @@ pub struct Replicator {
     /// Calls of which members beside their places got a copy, so that these learn of the end.
     scattered: HashTable<CallId>,
     turn: usize,
+    roll: Roll,
     is_alive: bool,
     has_resumed: bool,
     held_refused: u64,
@@ -161,6 +162,7 @@ impl Replicator {
             escalated: 0,
             scattered: HashTable::new(),
             turn: 0,
+            roll: Roll::default(),
             is_alive: false,
             has_resumed: false,
             held_refused: 0,
@@ -184,6 +186,7 @@ impl Replicator {
         let own = own.map_or(Standing::Dead, |own| own.standing);
         let is_alive = matches!(own, Standing::Alive | Standing::Draining);
         self.is_alive = is_alive;
+        self.roll = Roll::of(members);
         let mut changed = 0_u32;
         for (n, peer) in self.peers.iter_mut().enumerate() {
             let member = standing(peer.node).filter(|m| m.standing != Standing::Dead);
@@ -278,9 +281,7 @@ impl Replicator {
     /// nobody fills this node: before, what it holds too much may be the only copy, and others
     /// would bring it again.
     pub fn request_share(&mut self, peer: u16, view: u32) {
-        if let Some(peer) = self.peers.iter_mut().find(|known| known.node == peer) {
-            peer.link.request_sync(Scope::Targets, view);
-        }
+        self.request(peer, Scope::Targets, view);
     }
 
     /// Whether any peer was asked to fill this node and has not done it.
@@ -317,8 +318,18 @@ impl Replicator {
 
     /// Asks a peer to fill this node with everything, for the answer to count in `view`.
     pub fn request_sync(&mut self, peer: u16, view: u32) {
+        self.request(peer, Scope::All, view);
+    }
+
+    /// Asks a peer for the calls of dead nodes that this node is to go on with, for the answer to
+    /// count in `view`. For a node that has all of its own calls.
+    pub fn request_orphans(&mut self, peer: u16, view: u32) {
+        self.request(peer, Scope::Orphans, view);
+    }
+
+    fn request(&mut self, peer: u16, scope: Scope, view: u32) {
         if let Some(peer) = self.peers.iter_mut().find(|known| known.node == peer) {
-            peer.link.request_sync(Scope::All, view);
+            peer.link.request_sync(scope, view);
         }
     }
 
@@ -388,7 +399,7 @@ impl Replicator {
         self.send_to_next_members(now);
         let (own, copies) = (self.config.node, self.config.copies);
         let members = Members::of(&self.peers);
-        let scattered = &self.scattered;
+        let (scattered, roll) = (&self.scattered, self.roll);
         // Turn by turn, so that no peer waits for another's backlog.
         for _ in 0..self.peers.len() {
             let n = self.turn % self.peers.len();
@@ -400,7 +411,13 @@ impl Replicator {
                 takeover::is_among_first(id, node, copies - 1, members.iter(own))
                     || is_scattered(id).is_some()
             };
-            if let Some(len) = peer.link.poll(now, ring, buffer, &is_target) {
+            let is_orphan =
+                |owner: u16, id: CallId| !roll.has(owner) && roll.adopter_of(id) == Some(node);
+            let belongings = Belongings {
+                is_target: &is_target,
+                is_orphan: &is_orphan,
+            };
+            if let Some(len) = peer.link.poll(now, ring, buffer, &belongings) {
                 return Some((node, len));
             }
             self.turn += 1;
@@ -665,6 +682,39 @@ impl Members {
             .iter()
             .copied()
             .filter(move |&node| node != own)
+    }
+}
+
+/// Who is a member in the view, by bit of the node's number.
+#[derive(Clone, Copy, Debug, Default)]
+struct Roll {
+    alive: u32,
+    not_dead: u32,
+}
+
+impl Roll {
+    fn of(members: &[Member]) -> Self {
+        let mut roll = Self::default();
+        for member in members {
+            let bit = 1_u32.checked_shl(member.node.into()).unwrap_or(0);
+            match member.standing {
+                Standing::Alive => roll.alive |= bit,
+                Standing::Joining | Standing::Draining => {}
+                Standing::Dead => continue,
+            }
+            roll.not_dead |= bit;
+        }
+        roll
+    }
+
+    fn has(self, node: u16) -> bool {
+        node < 32 && self.not_dead >> node & 1 == 1
+    }
+
+    /// The member that goes on with a call of a dead owner.
+    fn adopter_of(self, id: CallId) -> Option<u16> {
+        let alive = || bits(self.alive).map(|node| node as u16);
+        alive().find(|&node| takeover::is_among_first(id, node, 1, alive()))
     }
 }
 

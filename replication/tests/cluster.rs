@@ -331,7 +331,12 @@ impl World {
         }
         let wanted = node.views.sync_wanted();
         for peer in (0..NODES).filter(|peer| wanted >> peer & 1 == 1) {
-            node.replicator.request_sync(peer, view.number);
+            let is_joining = view.nodes[usize::from(at)].standing == Standing::Joining;
+            if is_joining || node.views.must_resume() {
+                node.replicator.request_sync(peer, view.number);
+            } else {
+                node.replicator.request_orphans(peer, view.number);
+            }
         }
     }
 

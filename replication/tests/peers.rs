@@ -780,6 +780,52 @@ fn the_end_of_a_partial_catch_up_is_no_answer_to_a_request_for_everything() {
     assert_eq!(world.synced, [], "nobody asked for everything");
 }
 
+// An adopter holds what it goes on with, but for what went past it in the last moments.
+#[test]
+fn orphans_come_to_the_one_that_goes_on_with_them_and_nothing_else_does() {
+    let mut world = World::new(3, 2, 4, 0);
+    let (mut ids, mut others) = (Vec::new(), Vec::new());
+    traffic(&mut world, 0, &mut ids, 60, Mode::Async);
+    traffic(&mut world, 2, &mut others, 30, Mode::Async);
+    world.settle();
+    let (to_one, to_two): (Vec<CallId>, Vec<CallId>) = ids
+        .iter()
+        .partition(|id| world.nodes[1].ring.newest(**id).is_some());
+    let [changed, ended, ..] = to_one[..] else {
+        panic!("some calls have their copy at node 1")
+    };
+    assert!(!to_two.is_empty());
+    world.cut.extend([(0, 1), (1, 0)]);
+    let ring = &mut world.nodes[0].ring;
+    ring.update(changed, |bytes| bytes.fill(77)).expect("live");
+    let newest = world.commit(0, changed, Mode::SemiSync);
+    world.nodes[0].ring.retire(ended).expect("live");
+    world.commit(0, ended, Mode::SemiSync);
+    world.run(60 * MS);
+    assert!(world.released[&0].contains(&(changed, newest)));
+    world.nodes[0].up = false;
+    world.members[0].standing = Standing::Dead;
+    world.enter_view();
+    let view = world.view;
+    world.nodes[1].replicator.request_orphans(2, view);
+    world.settle();
+    assert_eq!(world.synced, [(1, 2, view)]);
+    let ring = &world.nodes[1].ring;
+    assert_eq!(
+        ring.newest(changed).expect("brought").meta.version,
+        newest,
+        "the version that only the other survivor had"
+    );
+    assert!(
+        ring.newest(ended).is_none(),
+        "and the end that only it knew"
+    );
+    assert!(to_two.iter().all(|id| ring.newest(*id).is_none()));
+    // What was put off for them came as well.
+    assert_eq!(world.fingerprint(1, 2), world.fingerprint(2, 2));
+    assert!(world.fingerprint(1, 2).0 > 0);
+}
+
 #[test]
 fn an_ack_of_a_former_life_counts_no_more() {
     let mut world = World::new(3, 3, 8, 0);

@@ -241,14 +241,24 @@ impl ClusterStore {
         self.events.push_back(StoreEvent::AllLost);
     }
 
+    // Whoever has its own calls only lacks those of dead nodes that it is to go on with.
+    fn needs_everything(&self) -> bool {
+        let is_joining = self.standing(self.config.node) == Standing::Joining;
+        is_joining || self.resumed != self.config.incarnation
+    }
+
     fn ask_to_be_filled(&mut self) -> u32 {
-        let number = self.view.number;
+        let (number, needs_everything) = (self.view.number, self.needs_everything());
         let mut open = 0;
         let wanted = self.board.sync_wanted(number);
         for &peer in &self.data_nodes {
             let wants = wanted >> peer & 1 == 1;
             if wants && !self.board.has_synced(self.config.shard, peer, number) {
-                self.replicator.request_sync(peer, number);
+                if needs_everything {
+                    self.replicator.request_sync(peer, number);
+                } else {
+                    self.replicator.request_orphans(peer, number);
+                }
                 open |= 1 << peer;
             }
         }
@@ -262,7 +272,7 @@ impl ClusterStore {
             self.view.gone == 0 && self.view.kmin == KMIN_FULL,
         );
         self.surplus = match self.surplus {
-            _ if filling != 0 => Surplus::Some,
+            _ if filling != 0 && self.needs_everything() => Surplus::Some,
             Surplus::Asked(view) if view != number => Surplus::Some,
             Surplus::Asked(_) if !self.replicator.is_asking() => Surplus::None,
             Surplus::Some if settled => {
