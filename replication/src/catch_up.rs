@@ -12,7 +12,7 @@ use std::collections::HashMap;
 
 use crate::frame::{ENTRY_SYNC, Entry, EntryKind};
 use crate::layout::record_size;
-use crate::record::{CallId, Kind, Version};
+use crate::record::{CallId, Kind, Meta, Version};
 use crate::ring::{Cursor, Ring};
 
 /// Which records a catch-up brings.
@@ -22,9 +22,10 @@ pub enum Scope {
     Targets = 0,
     /// Everything, copies and tombstones too: for a node that joins.
     All = 1,
-    /// Calls of dead nodes that the peer is to go on with, and tombstones of such: for a node that
-    /// adopts. As a rule it holds them already, so that this is over at once, however many calls
-    /// there are.
+    /// For a node that adopts, which has all of its own: the calls of dead nodes that it is to go on
+    /// with, those that others went on with or began since the last settled view, if it would have
+    /// been the one to, and tombstones of such. They are few, however many calls there are: as a
+    /// rule it holds its orphans already.
     Orphans = 2,
 }
 
@@ -32,8 +33,9 @@ pub enum Scope {
 pub(crate) struct Belongings<'a> {
     /// The peer is to hold a copy of that call of the giver's.
     pub(crate) is_target: &'a dyn Fn(CallId) -> bool,
-    /// The owner, so numbered, is dead, and the peer is the one to go on with the call.
-    pub(crate) is_orphan: &'a dyn Fn(u16, CallId) -> bool,
+    /// The peer is the one to go on with the call if its owner is dead, and either that is so, or
+    /// the call may have had a dead one since the last settled view.
+    pub(crate) is_orphan: &'a dyn Fn(&Meta) -> bool,
 }
 
 impl Scope {
@@ -218,12 +220,13 @@ impl Giver {
             };
             let meta = record.meta;
             let wanted = match walk.mark.scope {
+                _ if ring.is_leftover(&meta) => false,
                 Scope::All => true,
                 Scope::Targets => {
                     let is_heir = meta.heir() == Some(peer);
                     meta.owner == ring.node() && (is_heir || (belongings.is_target)(meta.id))
                 }
-                Scope::Orphans => (belongings.is_orphan)(meta.owner, meta.id),
+                Scope::Orphans => (belongings.is_orphan)(&meta),
             };
             if !wanted {
                 continue;

@@ -64,10 +64,10 @@ struct Peer {
 }
 
 /// A letter that was believed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Letter<'a> {
     /// For `Views::handle`.
-    View(ViewMessage),
+    View(Box<ViewMessage>),
     /// What another node forwards.
     Forward(&'a [u8]),
     /// A piece of a forward; the others are on their way.
@@ -319,7 +319,7 @@ impl Peer {
                 if head.to_incarnation == 0 && !is_heartbeat {
                     return Err(OpenFault::Incarnation);
                 }
-                Letter::View(message)
+                Letter::View(Box::new(message))
             }
             FrameKind::Forward => {
                 let entry = forwarded(body).map_err(OpenFault::Body)?;

@@ -16,6 +16,8 @@ pub enum Plant {
     EpochNotCompared,
     /// Calls are adopted however many members are missing.
     GoneIgnored,
+    /// What a node finds in its rings counts, whatever was settled without it.
+    LeftoversKept,
 }
 
 #[cfg(feature = "plant")]

@@ -12,7 +12,7 @@ use hashbrown::HashTable;
 use crate::catch_up::{Belongings, Scope};
 use crate::peer::{Link, LinkConfig, LinkEvent};
 use crate::plant::{self, Plant};
-use crate::record::{CallId, Kind, Version};
+use crate::record::{CallId, Kind, Meta, Version};
 use crate::ring::Ring;
 use crate::seal::{ClusterKeys, Ends, OpenFault};
 use crate::takeover;
@@ -112,6 +112,8 @@ pub struct Replicator {
     scattered: HashTable<CallId>,
     turn: usize,
     roll: Roll,
+    /// Number of the last settled view.
+    settled: u32,
     is_alive: bool,
     has_resumed: bool,
     held_refused: u64,
@@ -163,6 +165,7 @@ impl Replicator {
             scattered: HashTable::new(),
             turn: 0,
             roll: Roll::default(),
+            settled: 0,
             is_alive: false,
             has_resumed: false,
             held_refused: 0,
@@ -218,6 +221,11 @@ impl Replicator {
             hold.settle(need, on);
         }
         self.pop_settled();
+    }
+
+    /// Sets the number of the last settled view; see [`View::settled`](crate::View::settled).
+    pub fn set_settled_view(&mut self, view: u32) {
+        self.settled = view;
     }
 
     /// This node goes on with all calls that are its own (V8): what its peers hold beside them in
@@ -399,7 +407,7 @@ impl Replicator {
         self.send_to_next_members(now);
         let (own, copies) = (self.config.node, self.config.copies);
         let members = Members::of(&self.peers);
-        let (scattered, roll) = (&self.scattered, self.roll);
+        let (scattered, roll, settled) = (&self.scattered, self.roll, self.settled);
         // Turn by turn, so that no peer waits for another's backlog.
         for _ in 0..self.peers.len() {
             let n = self.turn % self.peers.len();
@@ -411,8 +419,10 @@ impl Replicator {
                 takeover::is_among_first(id, node, copies - 1, members.iter(own))
                     || is_scattered(id).is_some()
             };
-            let is_orphan =
-                |owner: u16, id: CallId| !roll.has(owner) && roll.adopter_of(id) == Some(node);
+            let is_orphan = |meta: &Meta| {
+                let changed_hands = meta.version.epoch > settled;
+                (changed_hands || !roll.has(meta.owner)) && roll.adopter_of(meta.id) == Some(node)
+            };
             let belongings = Belongings {
                 is_target: &is_target,
                 is_orphan: &is_orphan,

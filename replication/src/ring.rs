@@ -15,6 +15,7 @@
 //! One transition of a call must be one record: a kill may fall between any two.
 
 mod inspect;
+mod leftovers;
 mod open;
 mod reclaim;
 mod recovery;
@@ -40,6 +41,7 @@ pub struct Ring {
     old: Generation,
     index: HashTable<Entry>,
     limits: Limits,
+    settled_without: leftovers::SettledWithout,
     node: u16,
     shard: u16,
     incarnation: u32,
@@ -59,9 +61,7 @@ impl Ring {
     }
 
     /// Forgets the live calls `owner` owns that `is_stale` picks; says how many. For copies whose
-    /// owner no longer knows them, and, once a view is settled, for those whose owner is dead in
-    /// it: whoever adopted such a call has sent it to its new places, so what still names the
-    /// dead owner is a leftover, and would rise as a zombie at a later takeover.
+    /// owner no longer knows them.
     pub fn forget_owned_by(&mut self, owner: u16, is_stale: impl Fn(CallId) -> bool) -> u64 {
         let stale: Vec<CallId> = self
             .iter_live()
@@ -229,6 +229,10 @@ impl Ring {
     pub fn apply(&mut self, meta: Meta, payload: &[u8]) -> Result<Applied, RingError> {
         if meta.kind == Kind::Pad || (meta.kind == Kind::Del && !payload.is_empty()) {
             return Err(RingError::Unknown);
+        }
+        if self.is_leftover(&meta) {
+            self.counters.apply_stale += 1;
+            return Ok(Applied::Stale);
         }
         let held = self.held(meta.id);
         if let Some(held) = &held {

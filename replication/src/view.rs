@@ -41,6 +41,11 @@ pub struct View {
     pub gone: u32,
     /// Fewest copies a write since then may have; `KMIN_FULL`: as many as configured.
     pub kmin: u8,
+    /// Number of the view in which a node last came, went or moved.
+    pub changed: u32,
+    /// Number of the last settled view in which no node was on its way in or out. Until then every
+    /// call had its copies, and no copy named an owner that it no longer had.
+    pub settled: u32,
 }
 
 /// A node in a view.
@@ -50,6 +55,17 @@ pub struct NodeState {
     pub incarnation: u32,
     /// Where it stands.
     pub standing: Standing,
+    /// Number of the last view that was settled while the node was dead, 0 if none. What names it
+    /// as owner under an epoch below is a leftover, wherever and whenever it is found: others have
+    /// gone on with that call, or ended it so long ago that nobody knows.
+    pub settled_without: u32,
+}
+
+impl NodeState {
+    /// Whether it is the same incarnation at the same place.
+    pub(crate) fn is_where(&self, other: &Self) -> bool {
+        (self.incarnation, self.standing) == (other.incarnation, other.standing)
+    }
 }
 
 impl View {
@@ -59,12 +75,15 @@ impl View {
         let node = NodeState {
             incarnation: 1,
             standing: Standing::Alive,
+            settled_without: 0,
         };
         Self {
             number: 1,
             nodes: [node; VOTERS_MAX],
             gone: 0,
             kmin: KMIN_FULL,
+            changed: 1,
+            settled: 1,
         }
     }
 
@@ -506,7 +525,7 @@ impl Views {
 
     fn enter(&mut self, now: u64, view: View, store: &mut dyn VoteStore) {
         for node in 0..usize::from(self.config.voters) {
-            if view.is_dead(node) && view.nodes[node] != self.view.nodes[node] {
+            if view.is_dead(node) && !view.nodes[node].is_where(&self.view.nodes[node]) {
                 self.peers[node].dead_since = now;
             }
         }

@@ -10,10 +10,11 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use replication::frame::DATAGRAM_BYTES_MAX;
 use replication::layout::SUPERBLOCK;
 use replication::peer::LinkConfig;
-use replication::view::{Adoption, KMIN_FULL, SaveFault, Views};
+use replication::view::{Adoption, SaveFault, Views};
 use replication::{
-    CallId, ClusterKeys, Committed, Durable, Kind, Map, Member, Mode, ReplicationEvent, Replicator,
-    ReplicatorConfig, Ring, RingConfig, Standing, Version, ViewConfig, ViewMessage, VoteStore,
+    CallId, ClusterKeys, Committed, Cursor, Durable, Kind, Map, Member, Mode, ReplicationEvent,
+    Replicator, ReplicatorConfig, Ring, RingConfig, Standing, Version, ViewConfig, ViewMessage,
+    VoteStore,
 };
 
 const MS: u64 = 1_000_000;
@@ -105,7 +106,7 @@ struct Node {
 }
 
 enum Packet {
-    View(ViewMessage),
+    View(Box<ViewMessage>),
     Records(Vec<u8>),
 }
 
@@ -323,9 +324,12 @@ impl World {
                         released.push((id, version));
                     }
                 });
-            if view.gone == 0 && view.kmin == KMIN_FULL {
-                for dead in members.iter().filter(|m| m.standing == Standing::Dead) {
-                    node.ring().forget_owned_by(dead.node, |_| true);
+            node.replicator.set_settled_view(view.settled);
+            for owner in 0..NODES {
+                let epoch = view.nodes[usize::from(owner)].settled_without;
+                if node.ring().set_settled_without(owner, epoch) {
+                    let all = &mut Cursor::default();
+                    while node.ring().forget_leftovers(all, 100) {}
                 }
             }
         }
@@ -545,7 +549,7 @@ impl World {
 
     fn flush(&mut self, at: u16) {
         while let Some((to, message)) = self.nodes[usize::from(at)].views.poll_message() {
-            self.send(at, to.into(), Packet::View(message));
+            self.send(at, to.into(), Packet::View(Box::new(message)));
         }
         let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
         loop {

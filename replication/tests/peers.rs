@@ -6,8 +6,8 @@ use replication::frame::{DATAGRAM_BYTES_MAX, HEAD};
 use replication::layout::SUPERBLOCK;
 use replication::peer::LinkConfig;
 use replication::{
-    CallId, ClusterKeys, Committed, Kind, Map, Member, Mode, ReplicationEvent, Replicator,
-    ReplicatorConfig, Ring, RingConfig, RingError, Standing, Version,
+    Applied, CallId, ClusterKeys, Committed, Cursor, Kind, Map, Member, Meta, Mode,
+    ReplicationEvent, Replicator, ReplicatorConfig, Ring, RingConfig, RingError, Standing, Version,
 };
 
 const MS: u64 = 1_000_000;
@@ -824,6 +824,34 @@ fn orphans_come_to_the_one_that_goes_on_with_them_and_nothing_else_does() {
     // What was put off for them came as well.
     assert_eq!(world.fingerprint(1, 2), world.fingerprint(2, 2));
     assert!(world.fingerprint(1, 2).0 > 0);
+}
+
+#[test]
+fn what_a_node_held_when_the_others_settled_without_it_is_void() {
+    let mut world = World::new(2, 2, 4, 0);
+    let mut ids = Vec::new();
+    traffic(&mut world, 0, &mut ids, 40, Mode::Async);
+    world.settle();
+    let (id, ring) = (ids[0], &mut world.nodes[0].ring);
+    let held = ring.newest(id).expect("live");
+    let (meta, payload) = (held.meta, held.payload.to_vec());
+    assert!(ring.set_settled_without(0, 2));
+    assert!(!ring.set_settled_without(0, 2), "that is known");
+    assert_eq!(ring.valid_or_tombstone(id), None, "before it is forgotten");
+    let mut cursor = Cursor::default();
+    while ring.forget_leftovers(&mut cursor, 7) {}
+    assert!(ids.iter().all(|&id| ring.newest(id).is_none()));
+    // Nor does it come back from who does not know yet, and what is newer counts.
+    assert_eq!(ring.apply(meta, &payload), Ok(Applied::Stale));
+    let newer = Meta {
+        version: Version::first(2),
+        ..meta
+    };
+    assert_eq!(ring.apply(newer, &payload), Ok(Applied::Stored));
+    assert_eq!(
+        ring.valid_or_tombstone(id),
+        Some(ring.newest(id).expect("live").meta)
+    );
 }
 
 #[test]

@@ -361,6 +361,7 @@ pub fn draw(seed: u64, scenario: Scenario, mode: Mode, sabotage: Sabotage) -> Wo
         interim_s: Some([5, 10, 30][rng.below(3) as usize]),
         sabotage,
         cluster: Some(cluster),
+        ..Setup::default()
     };
     let mut world = World::new(setup);
     for _ in 0..CALLS {

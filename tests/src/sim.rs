@@ -55,6 +55,8 @@ pub struct Setup {
     pub sabotage: Sabotage,
     /// The cluster, if it is one.
     pub cluster: Option<Cluster>,
+    /// Young ring of each shard of a cluster, bytes.
+    pub young_bytes: u64,
 }
 
 impl Setup {
@@ -83,6 +85,7 @@ impl Default for Setup {
             interim_s: Some(30),
             sabotage: Sabotage::None,
             cluster: None,
+            young_bytes: 1 << 20,
         }
     }
 }

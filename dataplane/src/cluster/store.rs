@@ -62,6 +62,8 @@ pub struct ClusterStore {
     follows: bool,
     events: VecDeque<StoreEvent>,
     scan: Option<Scan>,
+    /// The walk for records that name an owner which lost its calls while it was away.
+    leftovers: Option<Cursor>,
     /// Incarnation under which this shard has written its own calls anew.
     resumed: u32,
     /// Highest epoch that anything was written under here.
@@ -113,6 +115,7 @@ impl ClusterStore {
             follows: false,
             events: VecDeque::new(),
             scan: None,
+            leftovers: None,
             resumed: 0,
             epoch_written: 0,
             adopted: [0; NODES_MAX],
@@ -215,11 +218,12 @@ impl ClusterStore {
                     events.push_back(StoreEvent::Released(id.as_u128(), version));
                 }
             });
+        self.replicator.set_settled_view(self.view.settled);
         self.ring.set_cluster_epoch(self.view.number);
-        if self.view.gone == 0 && self.view.kmin == KMIN_FULL {
-            // Whatever was its is settled elsewhere: what is left here is of no use to anybody.
-            for dead in members.iter().filter(|m| m.standing == Standing::Dead) {
-                self.ring.forget_owned_by(dead.node, |_| true);
+        for &node in &self.data_nodes {
+            let epoch = self.view.nodes[usize::from(node)].settled_without;
+            if self.ring.set_settled_without(node, epoch) {
+                self.leftovers = Some(Cursor::default());
             }
         }
         tracing::info!(
@@ -245,6 +249,14 @@ impl ClusterStore {
     fn needs_everything(&self) -> bool {
         let is_joining = self.standing(self.config.node) == Standing::Joining;
         is_joining || self.resumed != self.config.incarnation
+    }
+
+    fn forget_leftovers(&mut self) {
+        if let Some(cursor) = &mut self.leftovers
+            && !self.ring.forget_leftovers(cursor, SCANNED_A_TURN)
+        {
+            self.leftovers = None;
+        }
     }
 
     fn ask_to_be_filled(&mut self) -> u32 {
@@ -291,6 +303,9 @@ impl ClusterStore {
     fn take_over(&mut self, filling: u32) {
         if !self.events.is_empty() {
             return; // what was found must be taken up before more is
+        }
+        if self.leftovers.is_some() {
+            return; // nor is it known yet what is left to take over
         }
         if self.scan.is_none() {
             self.scan = self.next_scan(filling);
@@ -364,7 +379,7 @@ impl ClusterStore {
 
     fn report_progress(&mut self, filling: u32) {
         let shard = self.config.shard;
-        if !self.events.is_empty() || self.scan.is_some() {
+        if !self.events.is_empty() || self.scan.is_some() || self.leftovers.is_some() {
             return;
         }
         if self.resumed == self.config.incarnation {
@@ -467,6 +482,7 @@ impl ClusterSide for ClusterStore {
         if !self.follows {
             return;
         }
+        self.forget_leftovers();
         let filling = self.ask_to_be_filled();
         self.tidy(filling);
         self.take_over(filling);
@@ -508,13 +524,13 @@ impl ClusterSide for ClusterStore {
     fn owner_of(&self, call: u128) -> Owner {
         let id = CallId::from_u128(call);
         let own = self.config.node;
-        let Some(held) = self.ring.newest_or_tombstone(id) else {
+        let Some(held) = self.ring.valid_or_tombstone(id) else {
             return self.owner_of_unknown(id);
         };
-        let owner = held.meta.owner;
+        let owner = held.owner;
         match self.standing(owner) {
             // Not in the table: it ended, or is not taken up again yet.
-            _ if owner == own && held.meta.kind == Kind::Put => Owner::Nobody,
+            _ if owner == own && held.kind == Kind::Put => Owner::Nobody,
             _ if owner == own => Owner::Here,
             Standing::Alive | Standing::Draining => Owner::At(owner),
             Standing::Joining => Owner::Nobody,
@@ -610,7 +626,7 @@ impl ClusterSide for ClusterStore {
 
     fn next_deadline(&self) -> Option<quanta::Instant> {
         let stream = self.replicator.deadline(self.now);
-        let busy = !self.events.is_empty() || self.scan.is_some();
+        let busy = !self.events.is_empty() || self.scan.is_some() || self.leftovers.is_some();
         let busy = busy.then_some(self.now);
         // What the membership and the other shards do next shows on the board.
         let unsettled = !self.follows

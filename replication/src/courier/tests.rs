@@ -94,12 +94,18 @@ fn strangers_learn_each_other_by_heartbeats_and_then_say_everything() {
     assert_eq!(a.counters().letters_unsent, 3);
     let mut first = view(&mut a, 2, &heartbeat(10));
     assert!(Courier::is_letter(&first));
-    assert_eq!(b.open(&mut first), Ok((1, Letter::View(heartbeat(10)))));
+    assert_eq!(
+        b.open(&mut first),
+        Ok((1, Letter::View(Box::new(heartbeat(10)))))
+    );
     assert_eq!(b.peer_incarnation(1), Some(10));
     let mut answer = view(&mut b, 1, &heartbeat(20));
-    assert_eq!(a.open(&mut answer), Ok((2, Letter::View(heartbeat(20)))));
+    assert_eq!(
+        a.open(&mut answer),
+        Ok((2, Letter::View(Box::new(heartbeat(20)))))
+    );
     let mut asked = view(&mut a, 2, &PREPARE);
-    assert_eq!(b.open(&mut asked), Ok((1, Letter::View(PREPARE))));
+    assert_eq!(b.open(&mut asked), Ok((1, Letter::View(Box::new(PREPARE)))));
     let mut sip = forward(&mut b, 1, b"INVITE sip:x SIP/2.0\r\n\r\n");
     assert_eq!(
         a.open(&mut sip[0]),

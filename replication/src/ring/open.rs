@@ -110,6 +110,7 @@ impl Ring {
             // Twice the room: at half load erased slots become empty again, so the table never
             // has to be rehashed in the middle of traffic.
             index: HashTable::with_capacity(config.calls_max * 2),
+            settled_without: Default::default(),
             node: config.node,
             shard: config.shard,
             incarnation: 0,

@@ -50,6 +50,10 @@ impl Views {
         }
         self.place_draining(set, base, &mut view);
         self.raise_the_last(now, base, &mut view);
+        let mut places = view.nodes.iter().zip(&base.nodes);
+        if places.any(|(place, former)| !place.is_where(former)) {
+            view.changed = base.number + 1;
+        }
         self.settle(base, &mut view);
         if view != *base {
             view.number = base.number + 1;
@@ -73,11 +77,13 @@ impl Views {
             *place = NodeState {
                 incarnation,
                 standing: Standing::Alive,
+                ..known
             };
         } else if peer.incarnation > known.incarnation {
             *place = NodeState {
                 incarnation: peer.incarnation,
                 standing: Standing::Joining,
+                ..known
             };
             if peer.kept {
                 view.gone &= !(1 << node);
@@ -117,14 +123,23 @@ impl Views {
         }
     }
 
-    /// V7: how many copies may be missing, and when that is over.
+    /// V7: how many copies may be missing, and when that is over. Every change of places is settled
+    /// by a view of its own, be there anything missing or not.
     fn settle(&self, base: &View, view: &mut View) {
         if base.gone & !view.gone != 0 {
             // A member is back with its memory, but writes made meanwhile had fewer copies.
             view.kmin = view.kmin.min(self.copies_among_alive(base));
         }
         let full = self.copies_among_alive(view);
-        let unsettled = view.gone != 0 || view.kmin < full;
+        let is_moving = |node: usize| {
+            matches!(
+                view.nodes[node].standing,
+                Standing::Joining | Standing::Draining
+            )
+        };
+        let is_still = !self.data_nodes().any(is_moving);
+        let has_changed = is_still && view.changed > view.settled;
+        let unsettled = view.gone != 0 || view.kmin < full || has_changed;
         let alive = || self.data_nodes().filter(|&node| view.is_alive(node));
         // A draining one too: it may have to learn what became of the calls it gave away.
         let is_owner =
@@ -133,6 +148,13 @@ impl Views {
         let settled = owners.all(|node| self.peers[node].settled == base.number);
         if view.nodes == base.nodes && unsettled && settled && alive().count() > 0 {
             (view.gone, view.kmin) = (0, full);
+            let number = base.number + 1;
+            for node in self.data_nodes().filter(|&node| base.is_dead(node)) {
+                view.nodes[node].settled_without = number;
+            }
+            if is_still {
+                view.settled = number;
+            }
         }
     }
 

@@ -66,7 +66,7 @@ impl Views {
     }
 
     /// Whether calls of `owner` may be left to adopt: it is dead, and the view is not settled
-    /// since. What names a dead owner otherwise is a leftover, see `Ring::forget_owned_by`.
+    /// since. What names a dead owner otherwise is a leftover, see `Ring::is_leftover`.
     #[must_use]
     pub fn must_adopt(&self, owner: u8) -> bool {
         let is_node = owner < self.config.voters;

@@ -367,8 +367,8 @@ const MAGIC: [u8; 8] = *b"rtolvote";
 const FORMAT: u32 = 1;
 /// The year 2001: a number below was not given as a time.
 const SECONDS_MIN: u32 = 1_000_000_000;
-/// Number, gone, kmin, then incarnation and standing of each node.
-const VIEW_BYTES: usize = 4 + 4 + 1 + VOTERS_MAX * 5;
+/// Number, gone, kmin, changed, settled, then incarnation, standing and settled without of each node.
+const VIEW_BYTES: usize = 4 + 4 + 1 + 4 + 4 + VOTERS_MAX * 9;
 const CONTENT_BYTES: usize = 8 + 4 + 4 + 2 + 4 + 1 + 8 + 8 + VIEW_BYTES;
 const FILE_BYTES: usize = CONTENT_BYTES + 4;
 

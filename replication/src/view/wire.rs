@@ -154,9 +154,12 @@ impl<'a> Writer<'a> {
         self.put(&view.number.to_le_bytes())?;
         self.put(&view.gone.to_le_bytes())?;
         self.put(&[view.kmin])?;
+        self.put(&view.changed.to_le_bytes())?;
+        self.put(&view.settled.to_le_bytes())?;
         for node in view.nodes {
             self.put(&node.incarnation.to_le_bytes())?;
             self.put(&[node.standing as u8])?;
+            self.put(&node.settled_without.to_le_bytes())?;
         }
         Some(())
     }
@@ -172,10 +175,13 @@ fn ballot(bytes: &mut Bytes<'_>) -> Result<Ballot, FrameError> {
 
 pub(super) fn view(bytes: &mut Bytes<'_>) -> Result<View, FrameError> {
     let (number, gone, kmin) = (bytes.count()?, bytes.u32()?, bytes.u8()?);
+    let (changed, settled) = (bytes.count()?, bytes.count()?);
     let mut view = View {
         number,
         gone,
         kmin,
+        changed,
+        settled,
         ..View::genesis()
     };
     for node in &mut view.nodes {
@@ -190,6 +196,7 @@ pub(super) fn view(bytes: &mut Bytes<'_>) -> Result<View, FrameError> {
         *node = NodeState {
             incarnation,
             standing,
+            settled_without: bytes.count()?,
         };
     }
     Ok(view)
@@ -208,15 +215,19 @@ mod tests {
             number,
             gone: 5,
             kmin: 2,
+            changed: 6,
+            settled: 4,
             ..View::genesis()
         };
         view.nodes[3] = NodeState {
             incarnation: 9,
             standing: Standing::Joining,
+            settled_without: 3,
         };
         view.nodes[4] = NodeState {
             incarnation: 8,
             standing: Standing::Dead,
+            settled_without: 0,
         };
         view
     }

@@ -370,9 +370,9 @@ impl World {
             shard,
             incarnation,
             secret: 5,
-            young_bytes: 1 << 20,
+            young_bytes: self.setup.young_bytes,
             old_bytes: 4 << 20,
-            payload_bytes_max: 32 << 10,
+            payload_bytes_max: (self.setup.young_bytes / 32) as usize,
             calls_max: 4_000,
             ..RingConfig::default()
         };

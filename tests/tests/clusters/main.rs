@@ -6,6 +6,7 @@
 //! `RINGTOLL_SEEDS=420 cargo test --release -p tests --test clusters -- --nocapture`: 5,040
 //! clusters, about 45 minutes on one core.
 
+mod absence;
 mod full;
 mod losses;
 mod plants;

@@ -15,9 +15,10 @@
 //! | vote forgotten | the disk is reset at a restart | directed: two majorities | view contents |
 //! | `gone` ignored | `Plant::GoneIgnored` | directed: an old copy | S4 at the CDF |
 //! | joiner acts before it synced | it is lent the lease | `Crash`, first seed | S4 at the CDF |
+//! | leftovers kept | `Plant::LeftoversKept` | directed: a long absence | conflicts at the CDF |
 //!
 //! Rules inside `replication` are left out by its feature `plant`, which only this package can ask
-//! for: `cargo test --release -p tests --features plant --test clusters planted` plays all twelve
+//! for: `cargo test --release -p tests --features plant --test clusters planted` plays all thirteen
 //! in half a minute, and without the feature the seven that need none are played. The feature
 //! must not be a dev-dependency's: `cargo test --workspace` would unify it into the product.
 
@@ -31,6 +32,8 @@ use tests::sim::{Cluster, Misfortune, Sabotage, Setup, World};
 use tests::ua::Plan;
 
 use self::History::{Directed, Random};
+#[cfg(feature = "plant")]
+use crate::absence::played_away;
 use crate::{guarded, played};
 
 /// What is played.
@@ -40,12 +43,21 @@ enum History {
     Random(&'static [Scenario]),
     /// Three nodes and two copies, to which this happens.
     Directed(&'static [(u64, Misfortune)]),
+    /// A node of two, beside a witness, is away for long.
+    #[cfg(feature = "plant")]
+    Away,
 }
 
 // Plays until something is wrong; says what was played then.
 fn search(history: History, sabotage: Sabotage) -> Option<(String, Outcome, Vec<String>)> {
     let scenarios = match history {
         History::Random(scenarios) => scenarios,
+        #[cfg(feature = "plant")]
+        History::Away => {
+            let found = played_away((2, true, 2), sabotage);
+            let clean = played_away((2, true, 2), Sabotage::None).wrong;
+            return (!found.wrong.is_empty()).then(|| ("away".to_owned(), found, clean));
+        }
         History::Directed(happens) => {
             let found = guarded(|| finish(directed(happens, sabotage)));
             let clean = || guarded(|| finish(directed(happens, Sabotage::None))).wrong;
@@ -139,6 +151,8 @@ planted! {
     planted_epoch_not_compared: Sabotage::Rule(Plant::EpochNotCompared), Random(&[Crashes]), "";
     #[cfg(feature = "plant")]
     planted_gone_ignored: Sabotage::Rule(Plant::GoneIgnored), Directed(GONE), "conflicts";
+    #[cfg(feature = "plant")]
+    planted_leftovers_kept: Sabotage::Rule(Plant::LeftoversKept), History::Away, "conflicts";
 }
 
 /// Clusters of a scenario in which a planted bug has to be found.
