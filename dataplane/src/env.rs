@@ -269,6 +269,16 @@ impl SplitMix64 {
         Self(seed)
     }
 
+    /// A generator whose numbers have nothing in common with those of other seeds: the states of
+    /// this generator follow one another at one distance, so that seeds at that distance would only
+    /// be places in one row.
+    #[must_use]
+    pub const fn of(seed: u64) -> Self {
+        let mut first = Self(seed);
+        let state = first.next_u64();
+        Self(state ^ first.next_u64().rotate_left(32))
+    }
+
     /// The next 64 bits.
     pub const fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);

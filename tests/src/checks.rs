@@ -21,6 +21,8 @@ pub struct Watch {
     pub bye_out: BTreeMap<SocketAddr, u64>,
     /// When the first ACK to a phone's first INVITE arrived.
     pub ack_in: BTreeMap<SocketAddr, u64>,
+    /// How many ACKs left for a phone.
+    pub acks_out: BTreeMap<SocketAddr, u32>,
 }
 
 /// A request that arrived and what the node answered.
@@ -92,6 +94,9 @@ impl Watch {
             let fork = message.to_tag().is_some_and(|tag| tag.ends_with(b"-fork"));
             if message.method() == Method::Bye && !fork {
                 self.bye_out.entry(to).or_insert(now);
+            }
+            if message.method() == Method::Ack {
+                *self.acks_out.entry(to).or_default() += 1;
             }
             return;
         }
@@ -427,6 +432,8 @@ impl World {
         };
         let (arrived, left) = (first(&self.watch.bye_in), first(&self.watch.bye_out));
         let by_phone = arrived.is_some_and(|arrived| left.is_none_or(|left| arrived <= left));
+        // Two that cross within the same millisecond may have been taken in either order.
+        let cross = arrived.is_some() && arrived == left;
         let ended = if by_phone { arrived } else { left };
         if stop.asked != ended {
             return Err(format!("STOP at {:?}, BYE at {ended:?}", stop.asked));
@@ -440,7 +447,7 @@ impl World {
             (true, false) => cause == 2,
             (false, _) => matches!(cause, 2 | 408 | 481),
         };
-        if fits {
+        if fits || (cross && matches!(cause, 408 | 481)) {
             Ok(())
         } else {
             Err(format!("Cause-Code {cause}, ACK first: {before}"))
@@ -475,7 +482,10 @@ impl World {
         let early = ack
             .zip(phone.ledger.answered)
             .is_some_and(|(ack, at)| *ack < at + 16_000);
-        if fine && phone.ledger.ack_missing && early {
+        // One in five lost each way: three of three may be.
+        let acks = self.watch.acks_out.get(&phone.address).copied();
+        let unlucky = self.setup.net.loss > 0 && acks.unwrap_or(0) >= ACKS_MIN;
+        if fine && phone.ledger.ack_missing && early && !unlucky {
             wrong.push(format!("phone {number} never got the ACK of its 2xx"));
         }
         if self.setup.net.loss == 0 && !restarted {
@@ -508,3 +518,5 @@ fn text(bytes: &[u8]) -> String {
 
 /// After that time no message of a call's set-up is under way any more.
 const SETTLED_MS: u64 = 3_000;
+/// So many ACKs are enough where some are lost.
+const ACKS_MIN: u32 = 3;

@@ -69,7 +69,11 @@ impl World {
     pub(crate) fn note_trouble(&mut self, what: &Misfortune) {
         self.troubles += u32::from(self.setup.cluster.is_some());
         let until = match what {
-            Misfortune::Crash(_, down) | Misfortune::Loss(_, down) => *down,
+            Misfortune::Crash(_, down)
+            | Misfortune::Loss(_, down)
+            | Misfortune::DiskLoss(_, down) => *down,
+            Misfortune::Lag(_, ms) if *ms > 0 => u64::MAX / 2,
+            Misfortune::Lag(..) => 0,
             Misfortune::Pause(_, ms) => *ms,
             Misfortune::CutLink(..) => u64::MAX / 2,
             Misfortune::Join | Misfortune::Clock(..) | Misfortune::Over | Misfortune::Leave(..) => {
@@ -79,7 +83,7 @@ impl World {
         };
         let over = self.now.saturating_add(until);
         self.troubled_at = match what {
-            Misfortune::Join => self.now,
+            Misfortune::Join | Misfortune::Lag(_, 0) => self.now,
             _ => self.troubled_at.max(over),
         };
     }
@@ -256,7 +260,7 @@ impl World {
         }
     }
 
-    /// S1, S2, S6: what the rings hold, now and then.
+    /// S1, S2, S6, S11: what the rings hold, now and then.
     pub(crate) fn look_at_rings(&mut self) {
         if self.setup.cluster.is_none() || self.now < self.seen.looked + LOOK_MS {
             return;
@@ -274,6 +278,7 @@ impl World {
                 continue;
             };
             let is_former = self.is_former(node);
+            ring.verify();
             for record in ring.iter_live() {
                 if is_former && record.meta.schema > SCHEMA_FORMER {
                     let id = record.meta.id;

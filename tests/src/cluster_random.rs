@@ -33,17 +33,25 @@ pub enum Scenario {
     RestartInPartition,
     /// One after the other is restarted.
     Rolling,
-    /// Anything of the above.
+    /// Anything of the above, one after the other.
     Everything,
     /// Several of the above at the same time.
     Overlap,
     /// One after the other hands its calls over and leaves, and comes back.
     Leave,
+    /// A node loses memory and disk, and reads its vote back from the others.
+    DiskLoss,
+    /// What one node says and hears takes long.
+    SlowPeer,
+    /// A node reaches no CDF, and is killed sometimes before it does again.
+    CutFromCdfs,
+    /// Anything that can happen to one node at a time.
+    Anything,
 }
 
 impl Scenario {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 17] = [
         Self::Crash,
         Self::Loss,
         Self::Isolation,
@@ -57,6 +65,10 @@ impl Scenario {
         Self::Everything,
         Self::Overlap,
         Self::Leave,
+        Self::DiskLoss,
+        Self::SlowPeer,
+        Self::CutFromCdfs,
+        Self::Anything,
     ];
 }
 
@@ -333,10 +345,33 @@ pub fn play_burst(at: u64, mode: Mode) -> BurstEnd {
     }
 }
 
+/// Plays the cluster of a seed as seeds were taken once: neighbours shared most of what they drew.
+#[must_use]
+pub fn play_alike(seed: u64, scenario: Scenario) -> Outcome {
+    let rng = SplitMix64::new(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ scenario as u64);
+    finish(draw_from(
+        rng,
+        seed,
+        scenario,
+        Mode::SemiSync,
+        Sabotage::None,
+    ))
+}
+
 /// The cluster of a seed, before anything happened.
 #[must_use]
 pub fn draw(seed: u64, scenario: Scenario, mode: Mode, sabotage: Sabotage) -> World {
-    let mut rng = SplitMix64::new(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ scenario as u64);
+    let rng = SplitMix64::of(seed << 8 | scenario as u64);
+    draw_from(rng, seed, scenario, mode, sabotage)
+}
+
+fn draw_from(
+    mut rng: SplitMix64,
+    seed: u64,
+    scenario: Scenario,
+    mode: Mode,
+    sabotage: Sabotage,
+) -> World {
     let (nodes, witness, copies) = SHAPES[rng.below(4) as usize];
     let cluster = Cluster {
         nodes,
@@ -376,6 +411,7 @@ pub fn draw(seed: u64, scenario: Scenario, mode: Mode, sabotage: Sabotage) -> Wo
     while at < HORIZON_MS - 20_000 {
         let what = match scenario {
             Scenario::Everything | Scenario::Overlap => Scenario::ALL[rng.below(9) as usize],
+            Scenario::Anything => ANYTHING[rng.below(ANYTHING.len() as u64) as usize],
             other => other,
         };
         // With two copies the memory of one node may go, and of no other until they are made anew.
@@ -485,7 +521,45 @@ fn befall(rng: &mut SplitMix64, world: &mut World, scenario: Scenario, at: u64) 
                 world.befall(at + rng.below(3_000), Misfortune::Crash(other, 1_000));
             }
         }
-        S::Everything | S::Overlap => {}
+        S::DiskLoss | S::SlowPeer | S::CutFromCdfs => {
+            befall_alone(rng, world, scenario, at, lasting);
+        }
+        S::Everything | S::Overlap | S::Anything => {}
+    }
+}
+
+// What befalls one node and its surroundings.
+fn befall_alone(
+    rng: &mut SplitMix64,
+    world: &mut World,
+    scenario: Scenario,
+    at: u64,
+    lasting: u64,
+) {
+    let nodes = u64::from(world.setup.cluster.expect("a cluster").nodes);
+    let node = rng.below(nodes) as u16;
+    let other = ((u64::from(node) + 1 + rng.below(nodes - 1)) % nodes) as u16;
+    match scenario {
+        Scenario::DiskLoss => {
+            world.befall(at, Misfortune::DiskLoss(node, 50 + rng.below(4_000)));
+        }
+        Scenario::SlowPeer => {
+            // From what only delays acks to what makes a node suspect now and then.
+            let lag = [3, 15, 40, 70, 130][rng.below(5) as usize];
+            world.befall(at, Misfortune::Lag(node, lag));
+            if rng.below(3) == 0 {
+                let during = at + rng.below(lasting);
+                world.befall(during, Misfortune::Crash(other, 50 + rng.below(2_000)));
+            }
+            world.befall(at + lasting, Misfortune::Lag(node, 0));
+        }
+        _ => {
+            world.befall(at, Misfortune::CutCdfs(node));
+            if rng.below(2) == 0 {
+                world.befall(at + rng.below(lasting), Misfortune::Crash(node, 1_000));
+            }
+            world.befall(at + lasting, Misfortune::JoinCdfs(node));
+        }
     }
 }
 
@@ -505,6 +579,23 @@ pub const BURST_MS: u64 = 3_000;
 const BURST_CALLS: u64 = 700;
 /// Time over which the versions of a burst are counted.
 const RATE_MS: u64 = 200;
+/// What [`Scenario::Anything`] draws from.
+const ANYTHING: [Scenario; 14] = [
+    Scenario::Crash,
+    Scenario::Loss,
+    Scenario::Isolation,
+    Scenario::OneWay,
+    Scenario::Partial,
+    Scenario::Pause,
+    Scenario::Clocks,
+    Scenario::CdfTrouble,
+    Scenario::RestartInPartition,
+    Scenario::Rolling,
+    Scenario::Leave,
+    Scenario::DiskLoss,
+    Scenario::SlowPeer,
+    Scenario::CutFromCdfs,
+];
 /// Calls and messages of a world.
 const CALLS: u64 = 24;
 /// When everything becomes well again.

@@ -17,7 +17,7 @@ pub fn play(seed: u64, sabotage: Sabotage) -> (Vec<String>, u64) {
 }
 
 fn draw(seed: u64, sabotage: Sabotage) -> World {
-    let mut rng = SplitMix64::new(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    let mut rng = SplitMix64::of(seed);
     let setup = Setup {
         seed,
         shards: [1, 1, 2, 3][rng.below(4) as usize],

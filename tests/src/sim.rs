@@ -151,6 +151,14 @@ pub enum Misfortune {
     Leave(u16, u64),
     /// A node loses power: its memory goes, its disk stays. It starts again after that time.
     Loss(u16, u64),
+    /// A node loses its disk as well; the one that it gets starts with leave to read its vote back.
+    DiskLoss(u16, u64),
+    /// Datagrams from and to a node take that long besides, in milliseconds; 0: no longer.
+    Lag(u16, u64),
+    /// A node reaches no CDF, whom the others reach.
+    CutCdfs(u16),
+    /// It does again.
+    JoinCdfs(u16),
     /// A node stands still for that time (SIGSTOP).
     Pause(u16, u64),
     /// Nothing passes from the first node to the second.
@@ -404,6 +412,8 @@ impl World {
         self.happen(Misfortune::Join);
         for node in 0..self.nodes.len() as u16 {
             self.happen(Misfortune::Clock(node, Clock::True));
+            self.happen(Misfortune::Lag(node, 0));
+            self.happen(Misfortune::JoinCdfs(node));
             let state = &mut self.nodes[usize::from(node)];
             state.paused_until = state.paused_until.min(self.now);
         }
@@ -517,6 +527,8 @@ impl World {
                 | Misfortune::Crash(..)
                 | Misfortune::Leave(..)
                 | Misfortune::Loss(..)
+                | Misfortune::DiskLoss(..)
+                | Misfortune::Lag(..)
                 | Misfortune::Pause(..)
                 | Misfortune::CutLink(..)
                 | Misfortune::Join
@@ -549,6 +561,15 @@ impl World {
             Misfortune::Slow(far, ms) => self.fars[far].delay = self.fars[far].delay.max(ms),
             Misfortune::Crash(node, down) => self.crash(node, down, true),
             Misfortune::Loss(node, down) => self.crash(node, down, false),
+            Misfortune::DiskLoss(node, down) => {
+                if self.nodes[usize::from(node)].up {
+                    self.nodes[usize::from(node)].lose_disk();
+                    self.crash(node, down, false);
+                }
+            }
+            Misfortune::Lag(node, ms) => self.nodes[usize::from(node)].lag_ms = ms,
+            Misfortune::CutCdfs(node) => self.cut_cdfs(node),
+            Misfortune::JoinCdfs(node) => self.nodes[usize::from(node)].without_cdfs = false,
             Misfortune::Leave(node, down) => self.ask_to_leave(node, down),
             Misfortune::Pause(node, ms) => {
                 let state = &mut self.nodes[usize::from(node)];

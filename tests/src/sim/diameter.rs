@@ -125,10 +125,13 @@ impl World {
         if life != self.life_of(place) || self.seats[place].shard.is_none() {
             return;
         }
-        let (now, local) = (self.instant(), self.now_of(self.node_of(place)).instant);
+        let node = self.node_of(place);
+        let (now, local) = (self.instant(), self.now_of(node).instant);
         let peer = PeerIndex(far as u16);
+        let state = self.nodes.get(usize::from(node));
+        let is_cut_off = state.is_some_and(|state| state.without_cdfs);
         let entry = &mut self.fars[far];
-        let accepted = if entry.is_down || entry.is_black {
+        let accepted = if entry.is_down || entry.is_black || is_cut_off {
             None
         } else {
             entry.cdf.accept(now)
@@ -235,7 +238,24 @@ impl World {
     }
 
     pub(super) fn cut(&mut self, far: usize) {
-        for (shard, link) in std::mem::take(&mut self.fars[far].links) {
+        self.cut_of(far, |_| true);
+    }
+
+    pub(super) fn cut_cdfs(&mut self, node: u16) {
+        self.nodes[usize::from(node)].without_cdfs = true;
+        let shards = usize::from(self.setup.shards);
+        for far in 0..self.fars.len() {
+            self.cut_of(far, |place| place / shards == usize::from(node));
+        }
+    }
+
+    // Cuts the connections of some shards to a CDF.
+    fn cut_of(&mut self, far: usize, is_cut: impl Fn(usize) -> bool) {
+        let links = std::mem::take(&mut self.fars[far].links);
+        let (cut, kept) = links.into_iter().partition(|(place, _)| is_cut(*place));
+        self.fars[far].links = kept;
+        let cut: std::collections::BTreeMap<_, _> = cut;
+        for (shard, link) in cut {
             let now = self.now_of(self.node_of(shard)).instant;
             self.fars[far].cdf.on_closed(link.id);
             self.turn(shard, |shard, _| {

@@ -69,6 +69,10 @@ pub(crate) struct NodeState {
     disk: Disk,
     /// The memory of its rings went.
     memory_lost: bool,
+    /// What a datagram from or to it takes besides.
+    pub(super) lag_ms: u64,
+    /// It reaches no CDF.
+    pub(super) without_cdfs: bool,
     clock: Clock,
     /// When the clock took that turn, by the world's time and by its own.
     turned: (u64, u64),
@@ -96,10 +100,18 @@ impl NodeState {
             membership: None,
             disk: Disk(Arc::new(Mutex::new(Durable::bootstrap()))),
             memory_lost: false,
+            lag_ms: 0,
+            without_cdfs: false,
             clock: Clock::True,
             turned: (0, 0),
         };
         (0..count).map(|_| node()).collect()
+    }
+
+    // The operator replaces it, as `vote.replace` has it: by a number above all former ones.
+    pub(super) fn lose_disk(&mut self) {
+        let incarnation = DISKS_REPLACED + self.life;
+        *self.disk.0.lock().expect("one thread") = Durable::replacement(incarnation);
     }
 
     fn local_ms(&self, now: u64) -> u64 {
@@ -441,7 +453,9 @@ impl World {
         };
         for _ in 0..copies {
             let late = if self.rng.below(1_000) < loss { 40 } else { 2 };
-            let at = self.now + 1 + self.rng.below(late);
+            let lag = |node: u16| self.nodes[usize::from(node)].lag_ms;
+            let lag = lag(from) + lag(to);
+            let at = self.now + 1 + lag + self.rng.below(late);
             let bytes = bytes.to_vec();
             let event = Event::Peer {
                 from,
@@ -755,4 +769,6 @@ const LEAVE_MS: u64 = 60_000;
 /// A clock that stood still is behind until what it timed is over.
 const CLOCK_BELIEVED_MS: u64 = 1_000;
 /// After that time nothing is routed to a node that is gone.
+/// Incarnations of disks that were replaced: seconds since 1970.
+const DISKS_REPLACED: u32 = 1_800_000_000;
 const ROUTED_AWAY_MS: u64 = 1_000;

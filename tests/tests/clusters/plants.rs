@@ -3,18 +3,18 @@
 //!
 //! | planted | how | found in | by |
 //! |---|---|---|---|
-//! | acks kept across a restart | `Plant::AcksKept` | `Loss`, first seed | L5, bills |
+//! | acks kept across a restart | `Plant::AcksKept` | `Loss`, first seed | S3 |
 //! | BYE answered, record sent before copies | nothing waits | `Crash`, first seed | S3, S10 |
-//! | adoption without the exact view's sync | everybody is taken to have filled it | `Overlap` | S1 |
-//! | lease by hearing | `Plant::LeaseByHearing` | `Everything`, seed 7 | S1 |
-//! | no fence | `Plant::NoFence` | `OneWay`, first seed | S12 |
-//! | tombstone lost | a call is forgotten, not retired | `Crash`, first seed | L5, S2 |
+//! | adoption without the exact view's sync | everybody is taken to have filled it | `Overlap`, seed 6 | bills |
+//! | lease by hearing | `Plant::LeaseByHearing` | `Overlap`, seed 2 | S1 |
+//! | no fence | `Plant::NoFence` | `OneWay`, seed 2 | S12 |
+//! | tombstone lost | a call is forgotten, not retired | `Crash`, first seed | L5 |
 //! | timers armed on replicas | copies are resumed | `Crash`, first seed | S1 |
 //! | pending record written after sending | commits are put off a turn | `Crash`, first seed | S3 |
-//! | epoch not compared | `Plant::EpochNotCompared` | `Crash`, first seed | S2, S3 |
+//! | epoch not compared | `Plant::EpochNotCompared` | `Rolling`, seed 4 | S3 |
 //! | vote forgotten | the disk is reset at a restart | directed: two majorities | view contents |
 //! | `gone` ignored | `Plant::GoneIgnored` | directed: an old copy | S4 at the CDF |
-//! | joiner acts before it synced | it is lent the lease | `Crash`, first seed | S4 at the CDF |
+//! | joiner acts before it synced | it is lent the lease | `Crash`, first seed | L5 |
 //! | leftovers kept | `Plant::LeftoversKept` | directed: a long absence | conflicts at the CDF |
 //!
 //! Rules inside `replication` are left out by its feature `plant`, which only this package can ask
@@ -135,20 +135,20 @@ macro_rules! planted {
 
 planted! {
     planted_bye_answered_before_its_copies: Sabotage::NoWait, Random(&[Crashes]), "S3";
-    planted_adoption_without_sync: Sabotage::NoSync, Random(&[Overlap, Isolation, Partial]), "";
+    planted_adoption_without_sync: Sabotage::NoSync, Random(&[Overlap, Isolation, Partial]), "not START";
     planted_tombstone_lost: Sabotage::NoTombstone, Random(&[Crashes]), "L5";
     planted_record_sent_before_it_is_pending: Sabotage::SendFirst, Random(&[Crashes]), "S3";
     planted_timers_on_replicas: Sabotage::ReplicaTimers, Random(&[Crashes]), "S1";
-    planted_vote_forgotten: Sabotage::VoteForgotten, Directed(VOTE), "";
-    planted_joiner_acts: Sabotage::JoinerActs, Random(&[Crashes, Isolation, Overlap]), "";
+    planted_vote_forgotten: Sabotage::VoteForgotten, Directed(VOTE), "two views";
+    planted_joiner_acts: Sabotage::JoinerActs, Random(&[Crashes, Isolation, Overlap]), "L5";
     #[cfg(feature = "plant")]
-    planted_acks_kept: Sabotage::Rule(Plant::AcksKept), Random(&[Scenario::Loss, Crashes]), "";
+    planted_acks_kept: Sabotage::Rule(Plant::AcksKept), Random(&[Scenario::Loss, Crashes]), "S3";
     #[cfg(feature = "plant")]
-    planted_lease_by_hearing: Sabotage::Rule(Plant::LeaseByHearing), Random(&[Scenario::Everything]), "S1";
+    planted_lease_by_hearing: Sabotage::Rule(Plant::LeaseByHearing), Random(&[Overlap]), "S1";
     #[cfg(feature = "plant")]
     planted_no_fence: Sabotage::Rule(Plant::NoFence), Random(&[Isolation, Scenario::OneWay]), "S12";
     #[cfg(feature = "plant")]
-    planted_epoch_not_compared: Sabotage::Rule(Plant::EpochNotCompared), Random(&[Crashes]), "";
+    planted_epoch_not_compared: Sabotage::Rule(Plant::EpochNotCompared), Random(&[Scenario::Rolling]), "S3";
     #[cfg(feature = "plant")]
     planted_gone_ignored: Sabotage::Rule(Plant::GoneIgnored), Directed(GONE), "conflicts";
     #[cfg(feature = "plant")]
