@@ -121,6 +121,22 @@ impl Phone {
         )
     }
 
+    /// A request of the callee inside the dialog that this INVITE opened and it answered.
+    #[must_use]
+    pub fn inside(&self, invite: &str, method: &str, cseq: u32) -> String {
+        let (of, own) = (|name| header(invite, name), self.address());
+        let target = of("Contact").trim_matches(['<', '>']);
+        format!(
+            "{method} {target} SIP/2.0\r\nVia: SIP/2.0/UDP {own};branch=z9hG4bKc{cseq}{}\r\n\
+             Max-Forwards: 70\r\nFrom: {};tag=callee\r\nTo: {}\r\nCall-ID: {}\r\n\
+             CSeq: {cseq} {method}\r\nContact: <sip:callee@{own}>\r\nContent-Length: 0\r\n\r\n",
+            of("Call-ID"),
+            of("To"),
+            of("From"),
+            of("Call-ID"),
+        )
+    }
+
     /// Sends an INVITE to `user` through the node.
     #[must_use]
     pub fn invite(&self, node: SocketAddr, user: &str, id: &str) -> String {
@@ -224,6 +240,12 @@ pub fn header<'a>(text: &'a str, name: &str) -> &'a str {
     let mut lines = text.lines().take_while(|line| !line.is_empty());
     let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     value.map_or("", str::trim)
+}
+
+/// A message without body with further header lines.
+#[must_use]
+pub fn with(text: &str, lines: &str) -> String {
+    text.replace("Content-Length: 0", &format!("{lines}Content-Length: 0"))
 }
 
 fn without_body(text: &str) -> String {

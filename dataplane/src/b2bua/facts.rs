@@ -8,6 +8,7 @@ use charging::trigger::{
     SubscriptionIdType, SupplementaryService, TerminatingAccess,
 };
 
+use super::trust::is_network_provided;
 use super::{bridge, services};
 use crate::sip::{HeaderId, Message, NameAddr, Scheme, Uri, param, param_of_list};
 
@@ -52,18 +53,15 @@ impl<'a> Values<'a> {
         self.role = role_of(request, asserted);
         // Network-provided access information first (TS 32.299 7.2.1).
         for provided in [true, false] {
-            for value in request.values(HeaderId::PAccessNetworkInfo) {
-                let np = value
-                    .split(|&byte| byte == b';')
-                    .any(|p| p.trim_ascii().eq_ignore_ascii_case(b"network-provided"));
-                if np == provided {
+            for value in accesses(request, asserted) {
+                if is_network_provided(value) == provided {
                     self.access.add(value);
                 }
             }
         }
         self.read_served_user(request, asserted);
         self.body = body_of(request, false);
-        services::of_request(request, &mut self.services);
+        services::of_request(request, asserted, &mut self.services);
         (self.imei, self.imei_len) = imei_of(instance_of(request));
     }
 
@@ -109,9 +107,12 @@ impl<'a> Values<'a> {
         request: &Message<'b>,
         known: &'b Known<'b>,
     ) -> SessionFacts<'b> {
-        let vector = request
-            .header(HeaderId::PChargingVector)
-            .unwrap_or_default();
+        // What only the trust domain may say, and whom credentials name: nobody here checked them.
+        let asserted = |id| {
+            let value = request.header(id).filter(|_| known.asserted);
+            value.unwrap_or_default()
+        };
+        let vector = asserted(HeaderId::PChargingVector);
         let of_vector = |name: &[u8]| {
             param_of_list(vector, name)
                 .flatten()
@@ -139,13 +140,17 @@ impl<'a> Values<'a> {
             fe_identifiers: of_vector(b"fe-identifier"),
             access_network_info: self.access.get(),
             cellular_network_info: of(HeaderId::CellularNetworkInfo),
-            visited_network: of(HeaderId::PVisitedNetworkId),
-            icsi: icsi_of(request),
+            visited_network: asserted(HeaderId::PVisitedNetworkId),
+            icsi: icsi_of(request)
+                .filter(|_| known.asserted)
+                .unwrap_or_default(),
             instance_id: instance_of(request),
             imei: &self.imei[..self.imei_len],
             session_priority: priority_of(request),
             subscription_ids: &self.flat,
-            user_name: user_name_of(request),
+            user_name: user_name_of(request)
+                .filter(|_| known.asserted)
+                .unwrap_or_default(),
             number_portability: of_uri(b"rn"),
             carrier_select: of_uri(b"cic"),
             online_charging: online_of(request).filter(|_| known.asserted),
@@ -249,19 +254,31 @@ fn bearer_of(vector: &[u8]) -> Option<&[u8]> {
 }
 
 /// Where the terminating side's access is: named by the 2xx of the callee that is served here.
+/// `asserted`: whether caller and callee are inside the trust domain.
 pub(super) fn terminating_access(
     invite: &Message<'_>,
     response: &Message<'_>,
-    asserted: bool,
+    asserted: [bool; 2],
 ) -> Option<TerminatingAccess> {
-    if role_of(invite, asserted) != RoleOfNode::Terminating {
+    if role_of(invite, asserted[0]) != RoleOfNode::Terminating {
         return None;
     }
-    let info = response.values(HeaderId::PAccessNetworkInfo).next()?;
+    let info = accesses(response, asserted[1]).next()?;
     Some(match is_circuit_switched(info) {
         true => TerminatingAccess::Cs,
         false => TerminatingAccess::Ps,
     })
+}
+
+/// The access networks that a message tells of (RFC 7315 5.4). What the network provided, nobody
+/// outside the trust domain can say.
+pub(super) fn accesses<'a>(
+    message: &Message<'a>,
+    asserted: bool,
+) -> impl Iterator<Item = &'a [u8]> {
+    message
+        .values(HeaderId::PAccessNetworkInfo)
+        .filter(move |value| asserted || !is_network_provided(value))
 }
 
 /// Between which kinds of access a user moved, if the kind of access changed at all.
@@ -310,9 +327,11 @@ fn is_circuit_switched(info: &[u8]) -> bool {
 
 // TS 24.229: P-Served-User's sescase, or the `orig` parameter of the Route that names us.
 fn role_of(request: &Message<'_>, asserted: bool) -> RoleOfNode {
+    if !asserted {
+        return RoleOfNode::Originating;
+    }
     let case = request
         .header(HeaderId::PServedUser)
-        .filter(|_| asserted)
         .and_then(|value| NameAddr::parse(value).ok())
         .and_then(|served| param(served.params, b"sescase").flatten());
     match case {
@@ -366,14 +385,13 @@ fn imei_of(instance: &[u8]) -> ([u8; IMEISV_DIGITS], usize) {
 }
 
 // P-Asserted-Service (RFC 6050), else the ICSI that a Feature-Caps names (RFC 6809).
-fn icsi_of<'a>(request: &Message<'a>) -> &'a [u8] {
-    if let Some(service) = request.header(HeaderId::PAssertedService) {
-        return service;
-    }
-    request
-        .values(HeaderId::FeatureCaps)
-        .find_map(|value| param_of_list(value, b"+g.3gpp.icsi-ref").flatten())
-        .map_or(&b""[..], unquoted)
+fn icsi_of<'a>(request: &Message<'a>) -> Option<&'a [u8]> {
+    request.header(HeaderId::PAssertedService).or_else(|| {
+        request
+            .values(HeaderId::FeatureCaps)
+            .find_map(|value| param_of_list(value, b"+g.3gpp.icsi-ref").flatten())
+            .map(unquoted)
+    })
 }
 
 // TS 32.299 7.2.143A: whether the network named an online charging function.
@@ -410,7 +428,7 @@ fn resource_priority(value: &[u8]) -> Option<u32> {
     }
 }
 
-fn user_name_of<'a>(request: &Message<'a>) -> &'a [u8] {
+fn user_name_of<'a>(request: &Message<'a>) -> Option<&'a [u8]> {
     [HeaderId::Authorization, HeaderId::ProxyAuthorization]
         .into_iter()
         .filter_map(|id| request.header(id))
@@ -421,7 +439,6 @@ fn user_name_of<'a>(request: &Message<'a>) -> &'a [u8] {
             let rest = &value[at + 10..];
             Some(&rest[..rest.iter().position(|&byte| byte == b'"')?])
         })
-        .unwrap_or_default()
 }
 
 // A host that is written as an address; a name has no place in an AVP of type Address.
@@ -640,11 +657,12 @@ mod tests {
         let response = parse(response, &mut index).expect("well formed");
         let called = "P-Called-Party-ID: <sip:b@b.example>\r\n";
         with_invite(called, "", |invite| {
-            let access = terminating_access(invite, &response, true);
-            assert_eq!(access, Some(TerminatingAccess::Ps));
+            let access = |asserted| terminating_access(invite, &response, asserted);
+            assert_eq!(access([true; 2]), Some(TerminatingAccess::Ps));
+            assert_eq!(access([false, true]), None);
         });
         with_invite("", "", |invite| {
-            assert_eq!(terminating_access(invite, &response, true), None);
+            assert_eq!(terminating_access(invite, &response, [true; 2]), None);
         });
     }
 

@@ -34,6 +34,7 @@ mod taken_up;
 mod tear_down;
 mod timers;
 mod triggers;
+mod trust;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -550,12 +551,6 @@ impl B2bua {
             || uri
                 .socket_addr()
                 .is_some_and(|address| self.config.sip.listen.contains(&address))
-    }
-
-    // The trust domain: without any configured peer nobody is inside, but what they assert is
-    // all there is to bill by.
-    fn asserts(&self, from: SocketAddr) -> bool {
-        self.config.sip.peers.is_empty() || self.config.trusts(from)
     }
 }
 

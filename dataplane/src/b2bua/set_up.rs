@@ -234,8 +234,7 @@ impl B2bua {
         let call = &self.calls[key];
         let legs = &call.state.legs;
         let crossing = Crossing {
-            to_trusted: self.config.trusts(legs[side.index()].peer),
-            from_trusted: self.asserts(legs[side.other().index()].peer),
+            trust: self.trust(legs[side.other().index()].peer, legs[side.index()].peer),
             contact: false,
             names_dialog: replaces::names_dialog(message),
         };
@@ -243,10 +242,8 @@ impl B2bua {
         if crossing.names_dialog {
             self.write_named_dialogs(out, message);
         }
-        if crossing.to_trusted && message.header(HeaderId::PChargingVector).is_none() {
-            out.extend_from_slice(b"P-Charging-Vector: icid-value=\"");
-            out.extend_from_slice(call.state.texts.get(call.state.icid));
-            out.extend_from_slice(b"\"\r\n");
+        if crossing.trust.wants_vector(message) {
+            call.state.write_charging_vector(out);
         }
     }
 
@@ -518,14 +515,16 @@ impl B2bua {
         else {
             return;
         };
-        let legs = &call.state.legs;
+        let state = &call.state;
         let crossing = Crossing {
-            to_trusted: self.config.trusts(legs[0].peer),
-            from_trusted: self.asserts(legs[1].peer),
+            trust: self.trust(state.legs[1].peer, state.legs[0].peer),
             contact: true,
             names_dialog: false,
         };
         bridge::copy_end_to_end(&mut out, response, crossing);
+        if crossing.trust.wants_vector(response) {
+            state.write_charging_vector(&mut out);
+        }
         for value in response.headers(HeaderId::Unsupported) {
             write::header(&mut out, HeaderId::Unsupported, value);
         }

@@ -4,7 +4,7 @@ use charging::trigger::{CauseCode, Verdict};
 
 use super::bridge;
 use super::call_state::Phase;
-use super::{B2bua, Origin, Role, Side, User};
+use super::{B2bua, CallState, Origin, Role, Side, User};
 use crate::compose;
 use crate::dialog::Dialog;
 use crate::env::{CallKey, Env};
@@ -69,15 +69,19 @@ impl B2bua {
     }
 
     fn end_other_leg(&mut self, env: &mut Env, call: CallKey, side: Side, bye: &Message<'_>) {
-        self.send_bye(env, call, side.other(), |out, trusted| {
+        let legs = &self.calls[call].state.legs;
+        let trust = self.trust(legs[side.index()].peer, legs[side.other().index()].peer);
+        self.send_bye(env, call, side.other(), |out, state| {
             // The header fields of the BYE pass, Reason among them.
             let crossing = bridge::Crossing {
-                to_trusted: trusted,
-                from_trusted: true,
+                trust,
                 contact: false,
                 names_dialog: false,
             };
             bridge::copy_end_to_end(out, bye, crossing);
+            if trust.wants_vector(bye) {
+                state.write_charging_vector(out);
+            }
             compose::end_with_body(out, bye.body());
         });
     }
@@ -125,7 +129,7 @@ impl B2bua {
         env: &mut Env,
         key: CallKey,
         side: Side,
-        rest: impl FnOnce(&mut Vec<u8>, bool),
+        rest: impl FnOnce(&mut Vec<u8>, &CallState),
     ) {
         let call = &mut self.calls[key];
         let (id, leg) = (call.state.id, &mut call.state.legs[side.index()]);
@@ -144,7 +148,7 @@ impl B2bua {
         state.legs[side.index()].write_request(&state.texts, &mut out, b"BYE", cseq, 70, |out| {
             self.write_via(out, id, txn, listener)
         });
-        rest(&mut out, self.config.trusts(peer));
+        rest(&mut out, state);
         self.layer.start_client(env, txn, cseq, out);
         self.calls[key].closing[side.index()] = Some(txn);
     }

@@ -7,6 +7,7 @@ use charging::trigger::{
 };
 
 use super::facts::{self, Known, List, Values, number, unquoted};
+use super::trust::is_network_provided;
 use super::{B2bua, Origin, Phase, Side, User, bridge, services, tear_down};
 use crate::compose;
 use crate::env::{CallKey, Env};
@@ -79,9 +80,11 @@ impl B2bua {
                 compose::hex(&mut minted, part);
             }
         }
+        let access = request
+            .header(HeaderId::PAccessNetworkInfo)
+            .filter(|info| self.asserts(origin.from) || !is_network_provided(info));
         let state = &mut self.calls[key].state;
         state.icid = state.texts.add(received.unwrap_or(&minted));
-        let access = request.header(HeaderId::PAccessNetworkInfo);
         state.access_network = state.texts.add(access.unwrap_or_default());
         env.pool.give(minted);
     }
@@ -212,7 +215,7 @@ impl B2bua {
                 term_ioi: ioi(b"term-ioi"),
                 transit_ioi: ioi(b"transit-ioi"),
                 called_asserted_identity: asserted.get(),
-                terminating_access: facts::terminating_access(invite, response, caller),
+                terminating_access: facts::terminating_access(invite, response, [caller, trusted]),
                 message_bodies: body.as_slice(),
             };
             let charging = &mut b2bua.calls[key].state.charging;
@@ -252,6 +255,8 @@ impl B2bua {
         if !self.config.rf.enabled {
             return verdict;
         }
+        let asker = self.calls[user.call].state.legs[user.side.other().index()].peer;
+        let asserted = self.asserts(asker);
         let mut index = self.index.take().unwrap_or_default();
         let request = self
             .layer
@@ -280,7 +285,7 @@ impl B2bua {
         let hold = request
             .as_ref()
             .filter(|_| (200..300).contains(&response.status()))
-            .and_then(|request| services::of_offer(request, offered));
+            .and_then(|request| services::of_offer(request, offered, asserted));
         let (bodies, body_count) = bodies_of(request.as_ref(), response, user.side);
         let from_callee = match user.side {
             Side::Terminating => Some(*response),
