@@ -118,8 +118,8 @@ impl<'a> Values<'a> {
                 .flatten()
                 .map_or(&b""[..], unquoted)
         };
-        let uri_params = Uri::parse(request.request_uri()).map_or(&b""[..], |uri| uri.params);
-        let of_uri = |name: &[u8]| param(uri_params, name).flatten().unwrap_or_default();
+        let number_params = number_params_of(request.request_uri());
+        let of_number = |name: &[u8]| param(number_params, name).flatten().unwrap_or_default();
         let of = |id| request.header(id).unwrap_or_default();
         SessionFacts {
             class: known.class,
@@ -151,8 +151,8 @@ impl<'a> Values<'a> {
             user_name: user_name_of(request)
                 .filter(|_| known.asserted)
                 .unwrap_or_default(),
-            number_portability: of_uri(b"rn"),
-            carrier_select: of_uri(b"cic"),
+            number_portability: of_number(b"rn"),
+            carrier_select: of_number(b"cic"),
             online_charging: online_of(request).filter(|_| known.asserted),
             message_bodies: self.body.as_slice(),
             nni: known.nni,
@@ -343,6 +343,24 @@ fn role_of(request: &Message<'_>, asserted: bool) -> RoleOfNode {
     }
 }
 
+// RFC 4694: `rn` and `cic` are parameters of a telephone number, and stand with it in the user part
+// of a SIP URI (RFC 3261 19.1.6), never among the URI's own parameters.
+fn number_params_of(uri: &[u8]) -> &[u8] {
+    let Ok(uri) = Uri::parse(uri) else {
+        return b"";
+    };
+    match uri.scheme {
+        Scheme::Tel => uri.params,
+        Scheme::Sip | Scheme::Sips => {
+            let user = uri.user.unwrap_or_default();
+            let number = user.split(|&byte| byte == b':').next().unwrap_or_default();
+            let start = number.iter().position(|&byte| byte == b';');
+            start.map_or(&b""[..], |start| &number[start..])
+        }
+        _ => b"",
+    }
+}
+
 /// +sip.instance of the Contact.
 pub(super) fn instance_of<'a>(request: &Message<'a>) -> &'a [u8] {
     request
@@ -480,14 +498,18 @@ mod tests {
     use crate::sip::{Index, parse};
     use charging::trigger::{NniType, ServiceType, SessionDirection};
 
-    fn with_invite(headers: &str, body: &str, check: impl FnOnce(&Message<'_>)) {
-        let length = body.len();
-        let text = format!(
-            "INVITE sip:+49891;rn=+49890;cic=+4933@b.example SIP/2.0\r\n\
+    fn request(line: &str, headers: &str, body: &str) -> String {
+        let (length, method) = (body.len(), line.split(' ').next().unwrap_or_default());
+        format!(
+            "{line} SIP/2.0\r\n\
              Via: SIP/2.0/UDP 192.0.2.1;branch=z9hG4bK1\r\nMax-Forwards: 70\r\n\
              From: <sip:a@a.example>;tag=1\r\nTo: <sip:b@b.example>\r\nCall-ID: c\r\n\
-             CSeq: 1 INVITE\r\n{headers}Content-Length: {length}\r\n\r\n{body}"
-        );
+             CSeq: 1 {method}\r\n{headers}Content-Length: {length}\r\n\r\n{body}"
+        )
+    }
+
+    fn with_invite(headers: &str, body: &str, check: impl FnOnce(&Message<'_>)) {
+        let text = request("INVITE sip:+49891@b.example", headers, body);
         let mut index = Index::new();
         check(&parse(text.as_bytes(), &mut index).expect("well formed"));
     }
@@ -586,12 +608,30 @@ mod tests {
 
     #[test]
     fn routing_parameters_of_the_request_uri_are_recorded() {
-        with_facts("", |facts| {
-            assert_eq!(facts.number_portability, b"");
-        });
-        let text = b"sip:+49891@b.example;rn=+49890;cic=+4933";
-        let uri = Uri::parse(text).expect("well formed");
-        assert_eq!(uri.param(b"rn"), Some(Some(&b"+49890"[..])));
+        let routing = |uri: &str| {
+            let text = request(&format!("INVITE {uri}"), "", "");
+            let mut index = Index::new();
+            let invite = parse(text.as_bytes(), &mut index).expect("well formed");
+            let known = Known::default();
+            let values = Values::default();
+            let facts = values.facts(&invite, &known);
+            [facts.number_portability, facts.carrier_select]
+                .map(|value| String::from_utf8_lossy(value).into_owned())
+        };
+        for uri in [
+            "sip:+33123;npdi;rn=+33999;cic=+4933@b.example;user=phone",
+            "sips:+33123;RN=+33999;cic=+4933:secret@b.example",
+            "tel:+33123;npdi;rn=+33999;cic=+4933",
+        ] {
+            assert_eq!(routing(uri), ["+33999", "+4933"], "{uri}");
+        }
+        for uri in [
+            "sip:+49891@b.example;rn=+49890;cic=+4933",
+            "sip:b.example;rn=+49890;cic=+4933",
+            "urn:service:sos;rn=+49890;cic=+4933",
+        ] {
+            assert_eq!(routing(uri), ["", ""], "{uri}");
+        }
     }
 
     #[test]
