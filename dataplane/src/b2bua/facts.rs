@@ -4,13 +4,13 @@ use std::net::IpAddr;
 
 use charging::time::UnixMillis;
 use charging::trigger::{
-    AccessTransfer, AccessTransferType, MessageBody, Nni, RoleOfNode, Sdp, SdpType, SessionFacts,
-    SubscriptionIdType, SupplementaryService, TerminatingAccess,
+    AccessTransfer, AccessTransferType, CalledSide, MessageBody, Nni, RoleOfNode, Sdp, SdpType,
+    SessionFacts, SubscriptionIdType, SupplementaryService, TerminatingAccess,
 };
 
 use super::trust::is_network_provided;
 use super::{bridge, services};
-use crate::sip::{HeaderId, Message, NameAddr, Scheme, Uri, param, param_of_list};
+use crate::sip::{HeaderId, Message, Method, NameAddr, Scheme, Uri, param, param_of_list};
 
 /// What is known of a request besides the request.
 #[derive(Default)]
@@ -189,6 +189,64 @@ impl<'a> List<'a> {
     pub(super) fn get(&self) -> &[&'a [u8]] {
         &self.values[..self.len]
     }
+}
+
+/// What a response says to a record of the called side.
+#[derive(Default)]
+pub(super) struct Answer<'a> {
+    vector: &'a [u8],
+    identity: List<'a>,
+}
+
+impl<'a> Answer<'a> {
+    /// Reads it, if the sender may be believed.
+    pub(super) fn read(response: &Message<'a>, asserted: bool) -> Self {
+        let mut answer = Self::default();
+        if asserted {
+            let vector = response.header(HeaderId::PChargingVector);
+            answer.vector = vector.unwrap_or_default();
+        }
+        if asserted && (200..300).contains(&response.status()) {
+            let identity = response.values(HeaderId::PAssertedIdentity);
+            answer.identity.add_uris(identity);
+        }
+        answer
+    }
+
+    pub(super) fn called(&self) -> CalledSide<'_> {
+        let of_vector = |name: &[u8]| {
+            let value = param_of_list(self.vector, name).flatten();
+            value.map_or(&b""[..], unquoted)
+        };
+        CalledSide {
+            term_ioi: of_vector(b"term-ioi"),
+            transit_ioi: of_vector(b"transit-ioi"),
+            asserted_identity: self.identity.get(),
+        }
+    }
+}
+
+/// For how long a request wants what it asks for, seconds. Of the contacts of a REGISTER each may
+/// say it for itself (RFC 3261 10.2.1.1), and `*` removes all of them (10.2.2).
+pub(super) fn expires_of(request: &Message<'_>) -> Option<u32> {
+    let expires = request.header(HeaderId::Expires).and_then(number);
+    if request.method() != Method::Register || request.header(HeaderId::Contact).is_none() {
+        return expires;
+    }
+    let mut longest = Some(0);
+    for contact in request.values(HeaderId::Contact) {
+        let of_contact = match contact {
+            b"*" => Some(0),
+            _ => NameAddr::parse(contact)
+                .ok()
+                .and_then(|contact| number(contact.param(b"expires")??))
+                .or(expires),
+        };
+        longest = longest
+            .zip(of_contact)
+            .map(|(longest, one)| longest.max(one));
+    }
+    longest
 }
 
 /// The body of a message, if it is no session description (TS 32.260: SDP is never recorded as
@@ -632,6 +690,35 @@ mod tests {
         ] {
             assert_eq!(routing(uri), ["", ""], "{uri}");
         }
+    }
+
+    #[test]
+    fn a_registration_ends_by_any_of_the_ways_to_say_so() {
+        let of = |headers: &str| {
+            let text = request("REGISTER sip:b.example", headers, "");
+            let mut index = Index::new();
+            expires_of(&parse(text.as_bytes(), &mut index).expect("well formed"))
+        };
+        for ends in [
+            "Expires: 0\r\nContact: <sip:a@192.0.2.1>\r\n",
+            "Contact: <sip:a@192.0.2.1>;expires=0\r\n",
+            "Expires: 60\r\nContact: <sip:a@192.0.2.1>;expires=0, <sip:b@192.0.2.1>;expires=0\r\n",
+            "Expires: 0\r\nContact: *\r\n",
+            "Contact: *\r\n",
+        ] {
+            assert_eq!(of(ends), Some(0), "{ends}");
+        }
+        let two = "Contact: <sip:a@192.0.2.1>;expires=0, <sip:b@192.0.2.1>";
+        assert_eq!(of(&format!("{two};expires=90\r\n")), Some(90));
+        assert_eq!(of(&format!("{two}\r\nExpires: 60\r\n")), Some(60));
+        assert_eq!(
+            of(&format!("{two}\r\n")),
+            None,
+            "as long as the registrar likes"
+        );
+        let one = "Expires: 0\r\nContact: <sip:a@192.0.2.1>;expires=60\r\n";
+        assert_eq!(of(one), Some(60), "the contact's own counts");
+        assert_eq!(of("Expires: 60\r\n"), Some(60));
     }
 
     #[test]

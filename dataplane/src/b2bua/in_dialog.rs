@@ -506,9 +506,7 @@ impl B2bua {
             let verdict = self.trigger_media(env, id, user, response);
             self.obey(env, key, verdict);
         }
-        if method == Method::Refer {
-            self.trigger_referred(env, id, user, status);
-        }
+        self.trigger_event_inside(env, id, user, response);
         // RFC 3261 12.2.1.2: the peer no longer knows the dialog.
         let gone = status == 481 || (status == 408 && method != Method::Info);
         if gone && self.calls[key].is_up() {

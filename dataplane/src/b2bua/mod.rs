@@ -19,6 +19,7 @@ mod bridge;
 mod call;
 mod call_state;
 mod challenge;
+mod events;
 mod facts;
 mod in_dialog;
 mod keeping;

@@ -6,9 +6,9 @@ use charging::trigger::{
     Trigger, Verdict,
 };
 
-use super::facts::{self, Known, List, Values, number, unquoted};
+use super::facts::{self, Answer, Known, Values, unquoted};
 use super::trust::is_network_provided;
-use super::{B2bua, Origin, Phase, Side, User, bridge, services, tear_down};
+use super::{B2bua, Origin, Side, User, bridge, services, tear_down};
 use crate::compose;
 use crate::env::{CallKey, Env};
 use crate::sip::{HeaderId, Message, param_of_list, parse};
@@ -61,7 +61,13 @@ impl B2bua {
 
     // TS 32.260 5.1.2: the first IMS node makes the ICID, the others keep it; one that somebody
     // outside the trust domain sends means nothing.
-    fn settle_icid(&mut self, env: &mut Env, key: CallKey, request: &Message<'_>, origin: Origin) {
+    pub(super) fn settle_icid(
+        &mut self,
+        env: &mut Env,
+        key: CallKey,
+        request: &Message<'_>,
+        origin: Origin,
+    ) {
         let received = request
             .header(HeaderId::PChargingVector)
             .filter(|_| self.asserts(origin.from))
@@ -106,7 +112,11 @@ impl B2bua {
     }
 
     // The border between networks that a peer stands for, if the configuration says it is one.
-    fn border(&self, peer: std::net::SocketAddr, direction: SessionDirection) -> Option<Nni> {
+    pub(super) fn border(
+        &self,
+        peer: std::net::SocketAddr,
+        direction: SessionDirection,
+    ) -> Option<Nni> {
         let peer_at = self.config.peer_of(peer)?;
         let of = &self.config.sip.peers[peer_at];
         Some(Nni {
@@ -173,19 +183,9 @@ impl B2bua {
         }
         let callee = self.calls[key].state.legs[1].peer;
         let trusted = self.asserts(callee);
-        let vector = response
-            .header(HeaderId::PChargingVector)
-            .filter(|_| trusted);
-        let ioi = |name| {
-            vector
-                .and_then(|v| param_of_list(v, name).flatten())
-                .map_or(&b""[..], unquoted)
-        };
-        let mut asserted = List::default();
-        if trusted {
-            asserted.add_uris(response.values(HeaderId::PAssertedIdentity));
-        }
-        if let Some(first) = asserted.get().first() {
+        let answer = Answer::read(response, trusted);
+        let called = answer.called();
+        if let Some(first) = called.asserted_identity.first() {
             let state = &mut self.calls[key].state;
             state.called_identity = state.texts.add(first);
         }
@@ -212,9 +212,7 @@ impl B2bua {
                 response_time: env.now.wall,
                 answer_known: offer.is_some() || answer.is_none(),
                 sdp: &sdp[..count],
-                term_ioi: ioi(b"term-ioi"),
-                transit_ioi: ioi(b"transit-ioi"),
-                called_asserted_identity: asserted.get(),
+                called,
                 terminating_access: facts::terminating_access(invite, response, [caller, trusted]),
                 message_bodies: body.as_slice(),
             };
@@ -405,129 +403,6 @@ impl B2bua {
         };
         self.ctf
             .on_trigger(env.now, &mut self.calls[key].state.charging, &trigger);
-    }
-
-    /// A request outside calls arrived. Only its ICID is settled: Rf records its answer.
-    pub(super) fn trigger_event_request(
-        &mut self,
-        env: &mut Env,
-        key: CallKey,
-        request: &Message<'_>,
-        origin: Origin,
-    ) -> Verdict {
-        self.settle_icid(env, key, request, origin);
-        Verdict::GoOn
-    }
-
-    /// A request outside calls got its final answer.
-    pub(super) fn trigger_event_answered(
-        &mut self,
-        env: &mut Env,
-        key: CallKey,
-        response: &Message<'_>,
-    ) {
-        let expires = response.header(HeaderId::Expires).and_then(number);
-        self.record_event(env, key, response.status(), expires);
-    }
-
-    /// A request outside calls was answered by ourselves.
-    pub(super) fn trigger_event_failed(&mut self, env: &mut Env, key: CallKey, status: u16) {
-        self.record_event(env, key, status, None);
-    }
-
-    fn record_event(&mut self, env: &mut Env, key: CallKey, code: u16, expires: Option<u32>) {
-        if !self.config.rf.enabled {
-            return;
-        }
-        let asserted = self.asserts(self.calls[key].state.legs[0].peer);
-        self.with_invite(key, |b2bua, request| {
-            let mut values = Values::default();
-            values.read(request, asserted);
-            let caller = b2bua.calls[key].state.legs[0].peer;
-            let callee = b2bua.calls[key].state.legs[1].peer;
-            let ways = [
-                (caller, SessionDirection::Inbound, true),
-                (callee, SessionDirection::Outbound, caller != callee),
-            ];
-            let nni: Vec<Nni> = ways
-                .into_iter()
-                .filter(|(.., is_there)| *is_there)
-                .filter_map(|(peer, direction, _)| b2bua.border(peer, direction))
-                .collect();
-            let state = &mut b2bua.calls[key].state;
-            let known = Known {
-                icid: state.texts.get(state.icid),
-                id: state.id,
-                class: state.class(&b2bua.config),
-                asserted,
-                nni: &nni,
-                ..Known::default()
-            };
-            let mut facts = values.facts(request, &known);
-            facts.called_party = request.request_uri();
-            facts.outgoing_session_id = request.call_id();
-            let asked = request.header(HeaderId::Expires).and_then(number);
-            let trigger = Trigger::OneShot {
-                facts: &facts,
-                code,
-                event: request.header(HeaderId::Event).unwrap_or_default(),
-                expires: asked.filter(|asked| *asked == 0).or(expires).or(asked),
-                request_time: state.begun,
-                response_time: env.now.wall,
-            };
-            b2bua.ctf.on_trigger(env.now, &mut state.charging, &trigger);
-        });
-    }
-
-    /// A REFER inside the call got its final answer: an EVENT beside the call's own session, which
-    /// goes on (TS 32.260 5.2.2: session-unrelated procedures). Its record waits in an entry of
-    /// its own until a CDF has it.
-    pub(super) fn trigger_referred(&mut self, env: &mut Env, id: TxnId, user: User, code: u16) {
-        if !self.config.rf.enabled {
-            return;
-        }
-        let from = self.calls[user.call].state.legs[user.side.other().index()].clone();
-        let origin = Origin {
-            from: from.peer,
-            listener: from.listener,
-        };
-        let asserted = self.asserts(origin.from);
-        let entry = self.open_call(Phase::Ended, origin, user.at);
-        let mut index = self.index.take().unwrap_or_default();
-        let request = self
-            .layer
-            .request_of(id)
-            .and_then(|(raw, ..)| parse(raw, &mut index).ok());
-        if let Some(request) = request {
-            let mut values = Values::default();
-            values.read(&request, asserted);
-            let state = &self.calls[user.call].state;
-            let known = Known {
-                icid: state.texts.get(state.icid),
-                id: self.calls[entry].state.id,
-                class: state.class(&self.config),
-                asserted,
-                ..Known::default()
-            };
-            let mut facts = values.facts(&request, &known);
-            // What was kept is the REFER as it left.
-            facts.outgoing_session_id = facts.user_session_id;
-            facts.user_session_id = state.texts.get(from.call_id);
-            facts.called_party = request.request_uri();
-            let trigger = Trigger::OneShot {
-                facts: &facts,
-                code,
-                event: b"",
-                expires: None,
-                request_time: user.at,
-                response_time: env.now.wall,
-            };
-            let mut charging = charging::state::ChargingState::default();
-            self.ctf.on_trigger(env.now, &mut charging, &trigger);
-            self.calls[entry].state.charging = charging;
-        }
-        self.index = Some(index);
-        self.touch(entry);
     }
 
     // Reads the kept INVITE (or other first request) once more.
