@@ -98,14 +98,14 @@ impl B2bua {
         user: User,
         response: &Message<'_>,
     ) {
-        if !self.config.rf.enabled || response.cseq().1 != Method::Refer {
+        if !self.config.rf.enabled || !may_be_event(response.cseq().1) {
             return;
         }
         let mut index = self.index.take().unwrap_or_default();
         let kept = self.layer.request_of(id);
         let kept = kept.map(|(raw, ..)| env.pool.copy_of(raw));
         let request = kept.as_ref().and_then(|raw| parse(raw, &mut index).ok());
-        if let Some(request) = request {
+        if let Some(request) = request.filter(|request| !tells_of_refer(request)) {
             self.record_event_inside(env, user, &request, response);
         }
         self.index = Some(index);
@@ -191,4 +191,19 @@ fn one_shot<'a>(
         request_time,
         response_time,
     }
+}
+
+// The methods of TS 32.260 table 5.2.1.1-1 that are chargeable by themselves and may stand inside
+// the dialog of a call.
+fn may_be_event(method: Method) -> bool {
+    use Method::{Message, Notify, Publish, Refer, Subscribe};
+    matches!(method, Message | Notify | Publish | Refer | Subscribe)
+}
+
+// RFC 3515 2.4.4: whoever accepts a REFER has to send NOTIFYs of what became of it. They belong to
+// the REFER, which makes an EVENT already.
+fn tells_of_refer(request: &Message<'_>) -> bool {
+    let event = request.header(HeaderId::Event).unwrap_or_default();
+    let package = event.split(|&byte| byte == b';').next().unwrap_or_default();
+    request.method() == Method::Notify && package.trim_ascii().eq_ignore_ascii_case(b"refer")
 }

@@ -499,6 +499,7 @@ impl B2bua {
             self.calls[key].invites[from.index()] = None;
             self.calls[key].close_invite(from, &mut env.pool);
         }
+        self.trigger_event_inside(env, id, user, response);
         if !self.calls[key].is_up() {
             return;
         }
@@ -506,7 +507,6 @@ impl B2bua {
             let verdict = self.trigger_media(env, id, user, response);
             self.obey(env, key, verdict);
         }
-        self.trigger_event_inside(env, id, user, response);
         // RFC 3261 12.2.1.2: the peer no longer knows the dialog.
         let gone = status == 481 || (status == 408 && method != Method::Info);
         if gone && self.calls[key].is_up() {

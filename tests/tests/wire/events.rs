@@ -4,9 +4,9 @@
 use std::net::SocketAddr;
 
 use charging::diameter::dictionary as d;
-use charging::state::RecordType::{self, Event};
+use charging::state::RecordType::{self, Event, Interim, Start, Stop};
 use tests::bill::{Bill, Record};
-use tests::by_hand::Phone;
+use tests::by_hand::{Established, Phone, with};
 use tests::process::NodeProcess;
 
 fn world(more: &str) -> (Phone, Phone, Bill, NodeProcess) {
@@ -93,5 +93,70 @@ fn a_registration_is_recorded_of_whom_it_concerns_and_ends_with_its_own_cause() 
         let called = record.texts(d::CALLED_PARTY_ADDRESS);
         assert_eq!(called, ["sip:+49401@home.example"]);
         assert!(record.texts(d::REQUESTED_PARTY_ADDRESS).is_empty());
+    }
+}
+
+#[test]
+fn services_inside_a_call_make_events_beside_it() {
+    for is_on in [true, false] {
+        let switch = format!("triggers = {{ event_on_one_shot = {is_on} }}\n");
+        let (caller, callee, bill, mut node) = world(&switch);
+        let invite = caller.invite(node.sip, "+49301", "inside");
+        let arrived = callee.request("INVITE");
+        callee.answer(node.sip, &arrived, "200 OK", "");
+        let answer = caller.final_answer(node.sip, &invite);
+        let call = Established::of(invite, answer);
+        caller.send(node.sip, &call.request("ACK", 1));
+        callee.request("ACK");
+        let ways = (&caller, &callee);
+        let of_caller = [
+            ("MESSAGE", "", "200 OK"),
+            (
+                "SUBSCRIBE",
+                "Event: dialog\r\nExpires: 0\r\n",
+                "202 Accepted",
+            ),
+            ("PUBLISH", "Event: presence\r\nExpires: 60\r\n", "200 OK"),
+            (
+                "REFER",
+                "Refer-To: <sip:+49302@b.example>\r\n",
+                "202 Accepted",
+            ),
+            ("INFO", "", "200 OK"),
+        ];
+        for (n, (method, lines, status)) in of_caller.into_iter().enumerate() {
+            let sent = with(&call.request(method, n as u32 + 2), lines);
+            exchange(ways, node.sip, &sent, (status, ""));
+        }
+        // The second tells of the REFER, and belongs to it.
+        for (cseq, event) in [(3, "dialog"), (4, "refer;id=5")] {
+            let notify = callee.inside(&arrived, "NOTIFY", cseq);
+            let lines = format!("Event: {event}\r\nSubscription-State: active\r\n");
+            let sent = with(&notify, &lines);
+            exchange((&callee, &caller), node.sip, &sent, ("200 OK", ""));
+        }
+        call.hang_up(&caller, &callee, node.sip);
+        let records = finished(&mut node, &bill);
+        let (events, session): (Vec<_>, Vec<_>) = records
+            .into_iter()
+            .partition(|record| record.kind() == Event);
+        assert_eq!(kinds(&session), [Start, Interim, Stop]);
+        let told: Vec<_> = events.iter().map(method_and_cause).collect();
+        let expected = [
+            ("MESSAGE", -1),
+            ("SUBSCRIBE", -2),
+            ("PUBLISH", -1),
+            ("REFER", -202),
+            ("NOTIFY", -1),
+        ];
+        let expected = expected.map(|(method, cause)| (method.to_owned(), cause));
+        assert_eq!(told, if is_on { &expected[..] } else { &[] });
+        for event in &events {
+            let of_both = |attribute| [event.texts(attribute), session[0].texts(attribute)];
+            let [one, other] = of_both(d::IMS_CHARGING_IDENTIFIER);
+            assert_eq!(one, other);
+            let [one, other] = of_both(d::SESSION_ID);
+            assert_ne!(one, other);
+        }
     }
 }
