@@ -500,6 +500,10 @@ impl B2bua {
             self.calls[key].close_invite(from, &mut env.pool);
         }
         self.trigger_event_inside(env, id, user, response);
+        let sets_up = self.calls[key].state.phase == Phase::SettingUp;
+        if sets_up && status < 300 && matches!(method, Method::Prack | Method::Update) {
+            self.trigger_early_exchange(env, id, user, response);
+        }
         if !self.calls[key].is_up() {
             return;
         }

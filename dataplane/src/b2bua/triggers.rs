@@ -11,7 +11,7 @@ use super::trust::is_network_provided;
 use super::{B2bua, Origin, Side, User, bridge, services, tear_down};
 use crate::compose;
 use crate::env::{CallKey, Env};
-use crate::sip::{HeaderId, Message, param_of_list, parse};
+use crate::sip::{HeaderId, Message, Method, param_of_list, parse};
 use crate::transaction::TxnId;
 
 impl B2bua {
@@ -169,6 +169,52 @@ impl B2bua {
         });
     }
 
+    /// The 2xx to an UPDATE or PRACK before the answer: whatever offer and answer they exchanged is
+    /// early media as well. `id` is the transaction that carried it.
+    pub(super) fn trigger_early_exchange(
+        &mut self,
+        env: &mut Env,
+        id: TxnId,
+        user: User,
+        response: &Message<'_>,
+    ) {
+        if !self.config.rf.enabled {
+            return;
+        }
+        let mut index = self.index.take().unwrap_or_default();
+        let kept = self.layer.request_of(id);
+        let request = kept.and_then(|(raw, ..)| parse(raw, &mut index).ok());
+        let asked = request.as_ref().and_then(bridge::sdp_of);
+        let (asked_at, now) = (Some(user.at), Some(env.now.wall));
+        let mut beginner = user;
+        let (offer, offer_time, answer, answer_time) = match (asked, bridge::sdp_of(response)) {
+            (Some(offer), Some(answer)) => (Some(offer), asked_at, Some(answer), now),
+            // RFC 3262 5: a PRACK may bring the answer to the offer of a 1xx.
+            (Some(answer), None) if response.cseq().1 == Method::Prack => {
+                beginner.side = user.side.other();
+                (None, None, Some(answer), asked_at)
+            }
+            _ => (None, None, None, None),
+        };
+        let last = answer.and_then(crate::sip::Sdp::parse);
+        // TS 32.260: media that is not active is no early media.
+        if last.is_some_and(|sdp| !sdp.is_inactive()) {
+            let described = |text, sdp_type| Sdp {
+                initiator: Some(initiator_of(beginner)),
+                ..Sdp::new(text, sdp_type)
+            };
+            let trigger = Trigger::EarlyMedia {
+                offer: offer.map(|text| described(text, SdpType::Offer)),
+                offer_time,
+                answer: answer.map(|text| described(text, SdpType::Answer)),
+                answer_time,
+            };
+            let charging = &mut self.calls[user.call].state.charging;
+            self.ctf.on_trigger(env.now, charging, &trigger);
+        }
+        self.index = Some(index);
+    }
+
     /// The first 2xx to the INVITE.
     pub(super) fn trigger_answered(
         &mut self,
@@ -260,10 +306,6 @@ impl B2bua {
             .layer
             .request_of(id)
             .and_then(|(raw, ..)| parse(raw, &mut index).ok());
-        let initiator = match user.side {
-            Side::Terminating => MediaInitiator::Calling,
-            Side::Originating => MediaInitiator::Called,
-        };
         let mut sdp = [Sdp::new(b"", SdpType::Offer); 2];
         let mut count = 0;
         for (text, kind) in [
@@ -273,7 +315,7 @@ impl B2bua {
             if let Some(text) = text {
                 let kind = if count == 0 { SdpType::Offer } else { kind };
                 sdp[count] = Sdp {
-                    initiator: Some(initiator),
+                    initiator: Some(initiator_of(user)),
                     ..Sdp::new(text, kind)
                 };
                 count += 1;
@@ -414,6 +456,14 @@ impl B2bua {
         }
         self.index = Some(index);
         self.calls[key].set_up.invite = kept;
+    }
+}
+
+// Who began a transaction inside the dialog; `user` is of the leg that answered.
+fn initiator_of(user: User) -> MediaInitiator {
+    match user.side {
+        Side::Terminating => MediaInitiator::Calling,
+        Side::Originating => MediaInitiator::Called,
     }
 }
 

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use charging::diameter::dictionary as d;
 use charging::state::RecordType::{self, Event, Interim, Start, Stop};
 use tests::bill::{Bill, Record};
-use tests::by_hand::{Established, Phone, with};
+use tests::by_hand::{Established, Phone, with, with_sdp};
 use tests::process::NodeProcess;
 
 fn world(more: &str) -> (Phone, Phone, Bill, NodeProcess) {
@@ -159,4 +159,61 @@ fn services_inside_a_call_make_events_beside_it() {
             assert_ne!(one, other);
         }
     }
+}
+
+#[test]
+fn early_media_that_an_update_or_a_prack_changes_is_told_in_the_start() {
+    let (caller, callee, bill, mut node) = world("");
+    let invite = caller.opening("INVITE", &format!("sip:+49301@{}", node.sip), "early");
+    let invite = with_sdp(&invite, "audio 4000 RTP/AVP 8");
+    caller.send(node.sip, &invite);
+    let arrived = callee.request("INVITE");
+    let progress = callee.answer_to(&arrived, "183 Session Progress", "");
+    callee.send(node.sip, &with_sdp(&progress, "audio 5000 RTP/AVP 8"));
+    let ringing = caller.receive(|text| text.starts_with("SIP/2.0 183"));
+    let early = Established::of(invite.clone(), ringing);
+    let exchange = |from: &Phone, to: &Phone, request: &str, ports: [&str; 2]| {
+        let request = with_sdp(request, ports[0]);
+        from.send(node.sip, &request);
+        let method = request.split(' ').next().unwrap_or_default();
+        let seen = to.request(method);
+        to.send(
+            node.sip,
+            &with_sdp(&to.answer_to(&seen, "200 OK", ""), ports[1]),
+        );
+        from.final_answer(node.sip, &request);
+    };
+    let prack = with(&early.request("PRACK", 2), "RAck: 1 1 INVITE\r\n");
+    let ports = ["audio 4001 RTP/AVP 8", "audio 5001 RTP/AVP 8"];
+    exchange(&caller, &callee, &prack, ports);
+    let ports = ["audio 5002 RTP/AVP 8", "audio 4002 RTP/AVP 8"];
+    exchange(
+        &callee,
+        &caller,
+        &callee.inside(&arrived, "UPDATE", 1),
+        ports,
+    );
+    // No media flow: nothing to be told.
+    let ports = [
+        "audio 4003 RTP/AVP 8\r\na=inactive",
+        "audio 5003 RTP/AVP 8\r\na=inactive",
+    ];
+    exchange(&caller, &callee, &early.request("UPDATE", 3), ports);
+    callee.answer(node.sip, &arrived, "200 OK", "");
+    let answer = caller.final_answer(node.sip, &invite);
+    let call = Established::of(invite.clone(), answer);
+    caller.send(node.sip, &call.request("ACK", 1));
+    call.hang_up(&caller, &callee, node.sip);
+    let records = finished(&mut node, &bill);
+    assert_eq!(kinds(&records), [Start, Stop]);
+    let mut media = records[0].texts(d::SDP_MEDIA_NAME);
+    media.retain(|name| !name.starts_with("audio 4000"));
+    let expected = ["5000", "4001", "5001", "5002", "4002"];
+    assert_eq!(
+        media,
+        expected.map(|port| format!("audio {port} RTP/AVP 8"))
+    );
+    assert_eq!(records[0].texts(d::EARLY_MEDIA_DESCRIPTION).len(), 3);
+    // The PRACK's by the caller (1), the UPDATE's by the callee (0).
+    assert_eq!(records[0].numbers(d::MEDIA_INITIATOR_FLAG), [1, 1, 0, 0]);
 }
