@@ -376,6 +376,8 @@ impl B2bua {
     ) {
         let cause = match status {
             487 => SetUpFailure::Cancelled,
+            // The callee's side did not say so, and it is no fault of the caller's.
+            500..600 => SetUpFailure::Internal,
             _ => SetUpFailure::Response(status),
         };
         self.fail_charging(env, key, cause, reasons);

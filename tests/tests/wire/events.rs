@@ -217,3 +217,23 @@ fn early_media_that_an_update_or_a_prack_changes_is_told_in_the_start() {
     // The PRACK's by the caller (1), the UPDATE's by the callee (0).
     assert_eq!(records[0].numbers(d::MEDIA_INITIATOR_FLAG), [1, 1, 0, 0]);
 }
+
+#[test]
+fn what_fails_inside_the_node_is_an_internal_error_on_the_bill() {
+    for is_on in [true, false] {
+        let switch = format!("triggers = {{ event_on_internal_failure = {is_on} }}\n");
+        let (caller, _callee, bill, mut node) = world(&switch);
+        // More than a call keeps, though not more than a datagram holds.
+        let routes = "<sip:192.0.2.1;lr>, ".repeat(2_000);
+        let invite = caller.opening("INVITE", &format!("sip:+49301@{}", node.sip), "large");
+        let lines = format!("Record-Route: {routes}<sip:192.0.2.2;lr>\r\n");
+        let invite = with(&invite, &lines);
+        caller.send(node.sip, &invite);
+        let answer = caller.final_answer(node.sip, &invite);
+        assert!(answer.starts_with("SIP/2.0 513"), "{answer}");
+        let records = finished(&mut node, &bill);
+        let told: Vec<_> = records.iter().map(method_and_cause).collect();
+        let expected = [("INVITE".to_owned(), 3)];
+        assert_eq!(told, if is_on { &expected[..] } else { &[] });
+    }
+}
