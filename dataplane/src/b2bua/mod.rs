@@ -240,6 +240,7 @@ impl B2bua {
             }
         }
         if request.max_forwards() == Some(0) {
+            env.counters.sip_request_declined += 1;
             return self.refuse(env, request, origin, 483, b"Too Many Hops", b"");
         }
         match request.method() {

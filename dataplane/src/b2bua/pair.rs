@@ -27,6 +27,7 @@ impl B2bua {
         if let Some(required) = request.header(HeaderId::ProxyRequire) {
             let mut extra = env.pool.take();
             write::header(&mut extra, HeaderId::Unsupported, required);
+            env.counters.sip_request_declined += 1;
             self.refuse(env, request, origin, 420, b"Bad Extension", &extra);
             return env.pool.give(extra);
         }

@@ -29,6 +29,7 @@ impl B2bua {
         if !bridge::requires_only_known(invite) {
             let mut extra = env.pool.take();
             bridge::unsupported(&mut extra, invite);
+            env.counters.sip_request_declined += 1;
             self.refuse(env, invite, origin, 420, b"Bad Extension", &extra);
             return env.pool.give(extra);
         }
@@ -38,6 +39,7 @@ impl B2bua {
             let mut extra = env.pool.take();
             let floor = u64::from(self.config.sip.session.min_se_s);
             write::header_number(&mut extra, HeaderId::MinSe, floor);
+            env.counters.sip_request_declined += 1;
             self.refuse(
                 env,
                 invite,

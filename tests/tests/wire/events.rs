@@ -237,3 +237,26 @@ fn what_fails_inside_the_node_is_an_internal_error_on_the_bill() {
         assert_eq!(told, if is_on { &expected[..] } else { &[] });
     }
 }
+
+#[test]
+fn an_invite_refused_before_it_is_a_call_leaves_neither_record_nor_state() {
+    let (caller, _callee, bill, mut node) = world("");
+    let opening = |id: &str| caller.opening("INVITE", &format!("sip:+49301@{}", node.sip), id);
+    let unknown = with(&opening("extension"), "Require: x-unknown\r\n");
+    let brief = "Supported: timer\r\nSession-Expires: 30\r\n";
+    let looping = opening("looping").replace("Max-Forwards: 70", "Max-Forwards: 0");
+    let refused = [
+        (unknown, "420"),
+        (with(&opening("brief"), brief), "422"),
+        (looping, "483"),
+    ];
+    for (invite, status) in refused {
+        caller.send(node.sip, &invite);
+        let answer = caller.final_answer(node.sip, &invite);
+        assert!(answer.starts_with(&format!("SIP/2.0 {status}")), "{answer}");
+    }
+    let metrics = node.metrics();
+    assert_eq!(metrics["ringtoll_call_started_total"], 0.0);
+    assert_eq!(metrics["ringtoll_sip_request_declined_total"], 3.0);
+    assert!(finished(&mut node, &bill).is_empty());
+}
