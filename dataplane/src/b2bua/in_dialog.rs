@@ -621,7 +621,10 @@ impl B2bua {
                 self.write_crossing(out, ack, key, to);
                 compose::end_with_body(out, ack.body());
             }
-            None => compose::end_without_body(out),
+            None => {
+                self.write_icid(out, state, leg.peer);
+                compose::end_without_body(out);
+            }
         }
     }
 

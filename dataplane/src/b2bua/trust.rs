@@ -13,7 +13,7 @@
 
 use std::net::SocketAddr;
 
-use super::B2bua;
+use super::{B2bua, CallState};
 use crate::sip::{HeaderId, Message};
 
 /// On which sides of the border a message was sent and is received.
@@ -42,6 +42,13 @@ impl B2bua {
     /// what they assert is all there is to bill by.
     pub(super) fn asserts(&self, from: SocketAddr) -> bool {
         self.config.sip.peers.is_empty() || self.config.trusts(from)
+    }
+
+    /// Writes the ICID of a call into a message of our own to `peer`, if that is inside.
+    pub(super) fn write_icid(&self, out: &mut Vec<u8>, state: &CallState, peer: SocketAddr) {
+        if self.config.trusts(peer) {
+            state.write_charging_vector(out);
+        }
     }
 
     /// The border between two peers.

@@ -334,6 +334,42 @@ fn what_a_callee_outside_says_of_charging_enters_neither_core_nor_bill() {
 }
 
 #[test]
+fn what_the_node_says_of_its_own_carries_the_icid_inside() {
+    let (caller, callee) = (Phone::at("127.0.0.2"), Phone::at("127.0.0.3"));
+    for (peers, is_inside) in [("trusted = true", true), ("trusted = false", false)] {
+        let peers = format!("[[sip.peer]]\nname = \"a\"\nallow = [\"127.0.0.0/8\"]\n{peers}\n");
+        let node = NodeProcess::start_with(callee.address(), "max_call_duration_s = 1\n", &peers);
+        let icid_of = |seen: &str| match is_inside {
+            true => icid_inside(seen),
+            false => {
+                assert_nothing_inner(seen);
+                String::new()
+            }
+        };
+        let invite = caller.invite(node.sip, "+49301", "given-up");
+        let arrived = callee.request("INVITE");
+        callee.answer(node.sip, &arrived, "180 Ringing", "");
+        caller.receive(|text| text.starts_with("SIP/2.0 180"));
+        let cancel = invite.replace("INVITE", "CANCEL");
+        caller.send(node.sip, &cancel);
+        let seen = callee.request("CANCEL");
+        assert_eq!(icid_of(&seen), icid_of(&arrived));
+        callee.answer(node.sip, &seen, "200 OK", "");
+        callee.answer(node.sip, &arrived, "487 Request Terminated", "");
+        caller.final_answer(node.sip, &invite);
+        let _call = caller.call(&callee, node.sip, "long");
+        // The node ends it, and both hear of it.
+        let byes = [&caller, &callee].map(|phone| {
+            let bye = phone.request("BYE");
+            phone.answer(node.sip, &bye, "200 OK", "");
+            icid_of(&bye)
+        });
+        assert_eq!(byes[0], byes[1]);
+        node.wait_idle();
+    }
+}
+
+#[test]
 fn of_requests_outside_dialogs_charging_data_passes_inside_only() {
     let (caller, callee) = (Phone::at("127.0.0.2"), Phone::at("127.0.0.3"));
     for trusts_caller in [false, true] {
