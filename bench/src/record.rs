@@ -1,7 +1,7 @@
 //! One charged call as the charging trigger function sees it, for counting what a record costs.
 
 use charging::config::{ChargingClass, CtfConfig};
-use charging::trigger::{Sdp, SdpType, SubscriptionIdType};
+use charging::trigger::{CalledSide, Sdp, SdpType, SubscriptionIdType};
 use charging::{ChargingState, Ctf, Now, SessionFacts, Trigger, UnixMillis};
 
 const SDP: &[u8] = b"v=0\r\no=- 7 1 IN IP4 192.0.2.9\r\ns=-\r\nc=IN IP4 192.0.2.9\r\nt=0 0\r\n\
@@ -63,9 +63,11 @@ pub fn started() -> ChargingState {
             Sdp::new(SDP, SdpType::Offer),
             Sdp::new(SDP, SdpType::Answer),
         ],
-        term_ioi: b"biloxi.example",
-        transit_ioi: b"",
-        called_asserted_identity: &[b"sip:+4940555002@biloxi.example"],
+        called: CalledSide {
+            term_ioi: b"biloxi.example",
+            transit_ioi: b"",
+            asserted_identity: &[b"sip:+4940555002@biloxi.example"],
+        },
         terminating_access: None,
         message_bodies: &[],
     };

@@ -5,7 +5,7 @@ use std::hint::black_box;
 
 use charging::config::{ChargingClass, CtfConfig};
 use charging::rf::acr::encode_pending;
-use charging::trigger::{Sdp, SdpType, SubscriptionIdType};
+use charging::trigger::{CalledSide, Sdp, SdpType, SubscriptionIdType};
 use charging::{ChargingState, Ctf, Now, SessionFacts, Trigger, UnixMillis};
 
 const SDP: &[u8] = b"v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\nt=0 0\r\n\
@@ -53,9 +53,11 @@ fn started(ctf: &mut Ctf, now: Now) -> ChargingState {
                 Sdp::new(SDP, SdpType::Offer),
                 Sdp::new(SDP, SdpType::Answer),
             ],
-            term_ioi: b"b.example",
-            transit_ioi: b"",
-            called_asserted_identity: &[b"sip:+498998765@b.example"],
+            called: CalledSide {
+                term_ioi: b"b.example",
+                transit_ioi: b"",
+                asserted_identity: &[b"sip:+498998765@b.example"],
+            },
             terminating_access: None,
             message_bodies: &[],
         },

@@ -27,7 +27,7 @@
 //!
 //! ```
 //! use charging::config::{ChargingClass, CtfConfig};
-//! use charging::{ChargingState, Ctf, Now, SessionFacts, Trigger, UnixMillis};
+//! use charging::{CalledSide, ChargingState, Ctf, Now, SessionFacts, Trigger, UnixMillis};
 //!
 //! let now = Now { instant: quanta::Instant::recent(), wall: UnixMillis(1_700_000_000_000) };
 //! let mut ctf = Ctf::new(
@@ -50,9 +50,7 @@
 //!     response_time: now.wall,
 //!     answer_known: true,
 //!     sdp: &[],
-//!     term_ioi: b"",
-//!     transit_ioi: b"",
-//!     called_asserted_identity: &[],
+//!     called: CalledSide::default(),
 //!     terminating_access: None,
 //!     message_bodies: &[],
 //! });
@@ -78,4 +76,4 @@ pub use ctf::{Ctf, CtfCounters, FailureAction, Storage};
 pub use diameter::routing::{AnswerSummary, Router, Tag};
 pub use state::ChargingState;
 pub use time::{Now, UnixMillis};
-pub use trigger::{CauseCode, SessionFacts, Trigger, Verdict};
+pub use trigger::{CalledSide, CauseCode, SessionFacts, Trigger, Verdict};

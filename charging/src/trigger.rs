@@ -299,6 +299,17 @@ impl<'a> Sdp<'a> {
     }
 }
 
+/// What a response says of the called side.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CalledSide<'a> {
+    /// term-ioi.
+    pub term_ioi: &'a [u8],
+    /// transit-ioi.
+    pub transit_ioi: &'a [u8],
+    /// P-Asserted-Identity values of a 2xx.
+    pub asserted_identity: &'a [&'a [u8]],
+}
+
 /// A chargeable event.
 #[derive(Clone, Copy, Debug)]
 pub enum Trigger<'a> {
@@ -337,12 +348,8 @@ pub enum Trigger<'a> {
         answer_known: bool,
         /// Session descriptions of INVITE and 2xx.
         sdp: &'a [Sdp<'a>],
-        /// term-ioi of the response.
-        term_ioi: &'a [u8],
-        /// transit-ioi of the response.
-        transit_ioi: &'a [u8],
-        /// P-Asserted-Identity values of the 2xx.
-        called_asserted_identity: &'a [&'a [u8]],
+        /// What the 2xx says of the called side.
+        called: CalledSide<'a>,
         /// Where the session was terminated, if the 2xx says so.
         terminating_access: Option<TerminatingAccess>,
         /// Body of the 2xx that is not SDP.
@@ -423,6 +430,8 @@ pub enum Trigger<'a> {
         event: &'a [u8],
         /// Expires, seconds.
         expires: Option<u32>,
+        /// What the response says of the called side.
+        called: CalledSide<'a>,
         /// When the request arrived.
         request_time: UnixMillis,
         /// When the response arrived.

@@ -9,7 +9,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use charging::rf::acr::encode_pending;
-use charging::trigger::{CauseCode, Sdp, SdpType};
+use charging::trigger::{CalledSide, CauseCode, Sdp, SdpType};
 use charging::{AnswerSummary, ChargingState, SessionFacts, Tag, Trigger};
 use world::{SDP, World, class};
 
@@ -171,9 +171,11 @@ fn one_call(world: &mut World, state: &mut ChargingState, buffer: &mut Vec<u8>) 
             response_time: now.wall,
             answer_known: true,
             sdp: &sdp,
-            term_ioi: b"b.example",
-            transit_ioi: b"",
-            called_asserted_identity: &[b"sip:bob@b.example"],
+            called: CalledSide {
+                term_ioi: b"b.example",
+                transit_ioi: b"",
+                asserted_identity: &[b"sip:bob@b.example"],
+            },
             terminating_access: None,
             message_bodies: &[],
         },

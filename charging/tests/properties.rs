@@ -9,7 +9,9 @@ use charging::diameter::avp::{Avps, Message, Writer};
 use charging::diameter::dictionary as d;
 use charging::rf::acr::encode_pending;
 use charging::state::RecordType;
-use charging::trigger::{Sdp, SdpType, ServiceType, SetUpFailure, SupplementaryService};
+use charging::trigger::{
+    CalledSide, Sdp, SdpType, ServiceType, SetUpFailure, SupplementaryService,
+};
 use charging::{
     AnswerSummary, CauseCode, ChargingState, Ctf, FailureAction, Now, SessionFacts, Storage,
     Trigger, UnixMillis,
@@ -147,9 +149,11 @@ impl Call {
                 response_time: time,
                 answer_known,
                 sdp: &sdp,
-                term_ioi: b"b",
-                transit_ioi: b"",
-                called_asserted_identity: &[b"tel:2"],
+                called: CalledSide {
+                    term_ioi: b"b",
+                    transit_ioi: b"",
+                    asserted_identity: &[b"tel:2"],
+                },
                 terminating_access: None,
                 message_bodies: &[],
             }),

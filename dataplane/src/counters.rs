@@ -55,6 +55,8 @@ counters! {
     sip_unknown_dialog,
     /// Requests answered 503 because a limit was reached.
     sip_overload_refused,
+    /// Requests answered 420, 422 or 483 before they opened anything: they make no record.
+    sip_request_declined,
     /// Calls begun (INVITE forwarded).
     call_started,
     /// Calls answered.

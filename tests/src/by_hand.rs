@@ -88,6 +88,12 @@ impl Phone {
 
     /// Answers a request; `more` are further header lines.
     pub fn answer(&self, node: SocketAddr, request: &str, status: &str, more: &str) {
+        self.send(node, &self.answer_to(request, status, more));
+    }
+
+    /// The answer to a request.
+    #[must_use]
+    pub fn answer_to(&self, request: &str, status: &str, more: &str) -> String {
         let mut out = format!("SIP/2.0 {status}\r\n");
         for line in request.lines().take_while(|line| !line.is_empty()) {
             let kept = ["Via:", "From:", "Call-ID:", "CSeq:", "Record-Route:"];
@@ -103,10 +109,7 @@ impl Phone {
             }
         }
         let own = self.address();
-        self.send(
-            node,
-            &format!("{out}Contact: <sip:callee@{own}>\r\n{more}Content-Length: 0\r\n\r\n"),
-        );
+        format!("{out}Contact: <sip:callee@{own}>\r\n{more}Content-Length: 0\r\n\r\n")
     }
 
     /// A request that opens something: its text.
@@ -118,6 +121,22 @@ impl Phone {
              Max-Forwards: 70\r\nFrom: <sip:+49401@home.example>;tag=caller\r\n\
              To: <{uri}>\r\nCall-ID: {id}\r\nCSeq: 1 {method}\r\n\
              Contact: <sip:caller@{own}>\r\nContent-Length: 0\r\n\r\n"
+        )
+    }
+
+    /// A request of the callee inside the dialog that this INVITE opened and it answered.
+    #[must_use]
+    pub fn inside(&self, invite: &str, method: &str, cseq: u32) -> String {
+        let (of, own) = (|name| header(invite, name), self.address());
+        let target = of("Contact").trim_matches(['<', '>']);
+        format!(
+            "{method} {target} SIP/2.0\r\nVia: SIP/2.0/UDP {own};branch=z9hG4bKc{cseq}{}\r\n\
+             Max-Forwards: 70\r\nFrom: {};tag=callee\r\nTo: {}\r\nCall-ID: {}\r\n\
+             CSeq: {cseq} {method}\r\nContact: <sip:callee@{own}>\r\nContent-Length: 0\r\n\r\n",
+            of("Call-ID"),
+            of("To"),
+            of("From"),
+            of("Call-ID"),
         )
     }
 
@@ -224,6 +243,26 @@ pub fn header<'a>(text: &'a str, name: &str) -> &'a str {
     let mut lines = text.lines().take_while(|line| !line.is_empty());
     let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     value.map_or("", str::trim)
+}
+
+/// A message without body with an SDP of one audio stream, as `media` says.
+#[must_use]
+pub fn with_sdp(text: &str, media: &str) -> String {
+    let sdp = format!(
+        "v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\nt=0 0\r\n\
+         m={media}\r\n"
+    );
+    let end = format!(
+        "Content-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{sdp}",
+        sdp.len()
+    );
+    text.replace("Content-Length: 0\r\n\r\n", &end)
+}
+
+/// A message without body with further header lines.
+#[must_use]
+pub fn with(text: &str, lines: &str) -> String {
+    text.replace("Content-Length: 0", &format!("{lines}Content-Length: 0"))
 }
 
 fn without_body(text: &str) -> String {

@@ -1,5 +1,6 @@
 //! Simulator and reference models used by the tests.
 
+pub mod bill;
 pub mod by_hand;
 pub mod cdf;
 pub mod checks;

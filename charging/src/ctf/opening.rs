@@ -10,7 +10,7 @@ use crate::ims;
 use crate::rf::acr;
 use crate::state::{AccountingSession, AccountingState, ChargingState, Opening, RecordType};
 use crate::time::{Now, UnixMillis};
-use crate::trigger::{CauseCode, Sdp, SessionFacts, SetUpFailure, Trigger};
+use crate::trigger::{CalledSide, CauseCode, Sdp, SessionFacts, SetUpFailure, Trigger};
 
 impl Ctf {
     pub(super) fn on_set_up(
@@ -40,6 +40,7 @@ impl Ctf {
             code,
             event,
             expires,
+            called,
             request_time,
             response_time,
             ..
@@ -69,7 +70,8 @@ impl Ctf {
         }
         self.recycle(state);
         let mut session = self.open_session(facts, request_time);
-        let opening = session.opening.take().unwrap_or_default();
+        let mut opening = session.opening.take().unwrap_or_default();
+        note_called_side(&mut opening, &called);
         freeze(&mut session, &opening);
         let cause = one_shot_cause(facts.method, code, expires);
         self.make_beside(
@@ -175,9 +177,7 @@ impl Ctf {
                 response_time,
                 answer_known,
                 sdp,
-                term_ioi,
-                transit_ioi,
-                called_asserted_identity,
+                called,
                 terminating_access,
                 message_bodies,
             },
@@ -190,10 +190,8 @@ impl Ctf {
             return true;
         }
         opening.response_time = Some(response_time);
-        replace(&mut opening.term_ioi, term_ioi);
-        replace(&mut opening.transit_ioi_response, transit_ioi);
+        note_called_side(opening, &called);
         let mut writer = Writer::avps(&mut opening.content);
-        ims::called_asserted(&mut writer, called_asserted_identity);
         ims::message_bodies(&mut writer, message_bodies);
         if class.record_sdp {
             sdp.iter().for_each(|sdp| ims::sdp(&mut writer, sdp));
@@ -348,6 +346,16 @@ fn gather(opening: &mut Opening, facts: &SessionFacts<'_>) {
     if let Some(transfer) = &facts.access_transfer {
         ims::access_transfer(&mut Writer::avps(&mut opening.start_content), transfer);
     }
+}
+
+/// What the response says of the called side.
+fn note_called_side(opening: &mut Opening, called: &CalledSide<'_>) {
+    if !called.term_ioi.is_empty() {
+        replace(&mut opening.term_ioi, called.term_ioi);
+    }
+    replace(&mut opening.transit_ioi_response, called.transit_ioi);
+    let mut writer = Writer::avps(&mut opening.content);
+    ims::called_asserted(&mut writer, called.asserted_identity);
 }
 
 fn replace(target: &mut Vec<u8>, value: &[u8]) {

@@ -8,8 +8,9 @@ use crate::diameter::avp::{Avp, Message};
 use crate::diameter::dictionary as d;
 use crate::state::AccountingState;
 use crate::trigger::{
-    AccessTransfer, AccessTransferType, MessageBody, RoleOfNode, Sdp, SdpType, ServiceType,
-    SessionFacts, SetUpFailure, SubscriptionIdType, SupplementaryService, TerminatingAccess,
+    AccessTransfer, AccessTransferType, CalledSide, MessageBody, RoleOfNode, Sdp, SdpType,
+    ServiceType, SessionFacts, SetUpFailure, SubscriptionIdType, SupplementaryService,
+    TerminatingAccess,
 };
 
 mod rows;
@@ -97,9 +98,11 @@ impl Call {
             response_time,
             answer_known,
             sdp: &[Sdp::new(SDP, SdpType::Offer)],
-            term_ioi: b"b.example",
-            transit_ioi: b"",
-            called_asserted_identity: &[b"sip:bob@b.example"],
+            called: CalledSide {
+                term_ioi: b"b.example",
+                transit_ioi: b"",
+                asserted_identity: &[b"sip:bob@b.example"],
+            },
             terminating_access: None,
             message_bodies: &[],
         })
@@ -748,6 +751,7 @@ fn one_shots_are_events_with_the_cause_of_their_method() {
             code,
             event: b"reg",
             expires,
+            called: CalledSide::default(),
             request_time: time,
             response_time: time,
         });
@@ -880,9 +884,11 @@ fn hostile_facts_stay_within_one_message() {
         response_time: time,
         answer_known: true,
         sdp: &sdp,
-        term_ioi: &long,
-        transit_ioi: &long,
-        called_asserted_identity: &list,
+        called: CalledSide {
+            term_ioi: &long,
+            transit_ioi: &long,
+            asserted_identity: &list,
+        },
         terminating_access: None,
         message_bodies: &[],
     });
@@ -968,9 +974,11 @@ fn start_alone_tells_of_access_transfer_and_terminating_access() {
         response_time: time,
         answer_known: true,
         sdp: &[],
-        term_ioi: b"",
-        transit_ioi: b"",
-        called_asserted_identity: &[],
+        called: CalledSide {
+            term_ioi: b"",
+            transit_ioi: b"",
+            asserted_identity: &[],
+        },
         terminating_access: Some(TerminatingAccess::Ps),
         message_bodies: &[MessageBody {
             content_type: b"text/plain",

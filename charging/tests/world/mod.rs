@@ -16,7 +16,7 @@ use charging::diameter::routing::{
 use charging::rf::acr::encode_pending;
 use charging::rf::backlog::{BACKLOG_CALL, Backlog, BacklogConfig, Drained, MemoryStore};
 use charging::server::{Cdf, CdfConfig, CdfIo, ConnectionId, MemoryCdfStore};
-use charging::trigger::{Sdp, SdpType};
+use charging::trigger::{CalledSide, Sdp, SdpType};
 use charging::{
     CauseCode, ChargingState, Ctf, FailureAction, Now, SessionFacts, Trigger, UnixMillis, Verdict,
 };
@@ -213,9 +213,11 @@ impl World {
                     Sdp::new(SDP, SdpType::Offer),
                     Sdp::new(SDP, SdpType::Answer),
                 ],
-                term_ioi: b"b.example",
-                transit_ioi: b"",
-                called_asserted_identity: &[b"sip:bob@b.example"],
+                called: CalledSide {
+                    term_ioi: b"b.example",
+                    transit_ioi: b"",
+                    asserted_identity: &[b"sip:bob@b.example"],
+                },
                 terminating_access: None,
                 message_bodies: &[],
             },

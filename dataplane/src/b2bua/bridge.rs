@@ -1,18 +1,18 @@
 //! What crosses between the legs, and what is ours on each (sip.md's "two legs", in code).
 //!
-//! Hop-by-hop fields and those that a dialog owns are written anew by whoever calls this; every
-//! other field passes as it is, unknown ones included.
+//! Hop-by-hop fields and those that a dialog owns are written anew by whoever calls this; what
+//! belongs to the trust domain passes as its border allows; every other field passes as it is,
+//! unknown ones included.
 
+use super::trust::Trust;
 use crate::compose;
 use crate::sip::{HeaderId, Message, NameAddr, Params, write};
 
 /// Which way and where a message goes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Crossing {
-    /// The receiving side is inside the trust domain.
-    pub(super) to_trusted: bool,
-    /// The sending side is inside the trust domain, or no domain is configured.
-    pub(super) from_trusted: bool,
+    /// On which sides of the trust domain's border sender and receiver are.
+    pub(super) trust: Trust,
     /// Contact of the message passes (redirections, messages outside dialogs).
     pub(super) contact: bool,
     /// Fields that name a dialog are written by the caller.
@@ -21,9 +21,7 @@ pub(super) struct Crossing {
 
 /// Copies every field that crosses.
 pub(super) fn copy_end_to_end(out: &mut Vec<u8>, message: &Message<'_>, crossing: Crossing) {
-    // RFC 3325 9.1: with Privacy `id` the asserted identity stays inside the trust domain.
-    let hides = !crossing.to_trusted && message.has_token(HeaderId::Privacy, b"id");
-    let asserted = crossing.from_trusted && !hides;
+    let border = crossing.trust.border(message);
     write::copy_headers(out, message, |id| match id {
         HeaderId::Via
         | HeaderId::Route
@@ -43,11 +41,7 @@ pub(super) fn copy_end_to_end(out: &mut Vec<u8>, message: &Message<'_>, crossing
         | HeaderId::RAck => false,
         HeaderId::Contact => crossing.contact,
         HeaderId::Replaces | HeaderId::Join | HeaderId::ReferTo => !crossing.names_dialog,
-        HeaderId::PAssertedIdentity => asserted,
-        HeaderId::PChargingVector
-        | HeaderId::PChargingFunctionAddresses
-        | HeaderId::PServedUser => crossing.to_trusted,
-        _ => true,
+        other => border.passes(other),
     });
 }
 

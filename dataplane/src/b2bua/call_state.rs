@@ -113,6 +113,13 @@ impl CallState {
         let opened = self.charging.class().or(self.class);
         opened.unwrap_or_else(|| config.class_of(self.route, self.legs[0].peer))
     }
+
+    /// Writes a P-Charging-Vector (RFC 7315 5.6) of our own, with the call's ICID alone.
+    pub fn write_charging_vector(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"P-Charging-Vector: icid-value=\"");
+        out.extend_from_slice(self.texts.get(self.icid));
+        out.extend_from_slice(b"\"\r\n");
+    }
 }
 
 /// How far a call has come.

@@ -4,12 +4,13 @@ use std::net::IpAddr;
 
 use charging::time::UnixMillis;
 use charging::trigger::{
-    AccessTransfer, AccessTransferType, MessageBody, Nni, RoleOfNode, Sdp, SdpType, SessionFacts,
-    SubscriptionIdType, SupplementaryService, TerminatingAccess,
+    AccessTransfer, AccessTransferType, CalledSide, MessageBody, Nni, RoleOfNode, Sdp, SdpType,
+    SessionFacts, SubscriptionIdType, SupplementaryService, TerminatingAccess,
 };
 
+use super::trust::is_network_provided;
 use super::{bridge, services};
-use crate::sip::{HeaderId, Message, NameAddr, Scheme, Uri, param, param_of_list};
+use crate::sip::{HeaderId, Message, Method, NameAddr, Scheme, Uri, param, param_of_list};
 
 /// What is known of a request besides the request.
 #[derive(Default)]
@@ -52,18 +53,15 @@ impl<'a> Values<'a> {
         self.role = role_of(request, asserted);
         // Network-provided access information first (TS 32.299 7.2.1).
         for provided in [true, false] {
-            for value in request.values(HeaderId::PAccessNetworkInfo) {
-                let np = value
-                    .split(|&byte| byte == b';')
-                    .any(|p| p.trim_ascii().eq_ignore_ascii_case(b"network-provided"));
-                if np == provided {
+            for value in accesses(request, asserted) {
+                if is_network_provided(value) == provided {
                     self.access.add(value);
                 }
             }
         }
         self.read_served_user(request, asserted);
         self.body = body_of(request, false);
-        services::of_request(request, &mut self.services);
+        services::of_request(request, asserted, &mut self.services);
         (self.imei, self.imei_len) = imei_of(instance_of(request));
     }
 
@@ -109,16 +107,19 @@ impl<'a> Values<'a> {
         request: &Message<'b>,
         known: &'b Known<'b>,
     ) -> SessionFacts<'b> {
-        let vector = request
-            .header(HeaderId::PChargingVector)
-            .unwrap_or_default();
+        // What only the trust domain may say, and whom credentials name: nobody here checked them.
+        let asserted = |id| {
+            let value = request.header(id).filter(|_| known.asserted);
+            value.unwrap_or_default()
+        };
+        let vector = asserted(HeaderId::PChargingVector);
         let of_vector = |name: &[u8]| {
             param_of_list(vector, name)
                 .flatten()
                 .map_or(&b""[..], unquoted)
         };
-        let uri_params = Uri::parse(request.request_uri()).map_or(&b""[..], |uri| uri.params);
-        let of_uri = |name: &[u8]| param(uri_params, name).flatten().unwrap_or_default();
+        let number_params = number_params_of(request.request_uri());
+        let of_number = |name: &[u8]| param(number_params, name).flatten().unwrap_or_default();
         let of = |id| request.header(id).unwrap_or_default();
         SessionFacts {
             class: known.class,
@@ -139,15 +140,19 @@ impl<'a> Values<'a> {
             fe_identifiers: of_vector(b"fe-identifier"),
             access_network_info: self.access.get(),
             cellular_network_info: of(HeaderId::CellularNetworkInfo),
-            visited_network: of(HeaderId::PVisitedNetworkId),
-            icsi: icsi_of(request),
+            visited_network: asserted(HeaderId::PVisitedNetworkId),
+            icsi: icsi_of(request)
+                .filter(|_| known.asserted)
+                .unwrap_or_default(),
             instance_id: instance_of(request),
             imei: &self.imei[..self.imei_len],
             session_priority: priority_of(request),
             subscription_ids: &self.flat,
-            user_name: user_name_of(request),
-            number_portability: of_uri(b"rn"),
-            carrier_select: of_uri(b"cic"),
+            user_name: user_name_of(request)
+                .filter(|_| known.asserted)
+                .unwrap_or_default(),
+            number_portability: of_number(b"rn"),
+            carrier_select: of_number(b"cic"),
             online_charging: online_of(request).filter(|_| known.asserted),
             message_bodies: self.body.as_slice(),
             nni: known.nni,
@@ -184,6 +189,64 @@ impl<'a> List<'a> {
     pub(super) fn get(&self) -> &[&'a [u8]] {
         &self.values[..self.len]
     }
+}
+
+/// What a response says to a record of the called side.
+#[derive(Default)]
+pub(super) struct Answer<'a> {
+    vector: &'a [u8],
+    identity: List<'a>,
+}
+
+impl<'a> Answer<'a> {
+    /// Reads it, if the sender may be believed.
+    pub(super) fn read(response: &Message<'a>, asserted: bool) -> Self {
+        let mut answer = Self::default();
+        if asserted {
+            let vector = response.header(HeaderId::PChargingVector);
+            answer.vector = vector.unwrap_or_default();
+        }
+        if asserted && (200..300).contains(&response.status()) {
+            let identity = response.values(HeaderId::PAssertedIdentity);
+            answer.identity.add_uris(identity);
+        }
+        answer
+    }
+
+    pub(super) fn called(&self) -> CalledSide<'_> {
+        let of_vector = |name: &[u8]| {
+            let value = param_of_list(self.vector, name).flatten();
+            value.map_or(&b""[..], unquoted)
+        };
+        CalledSide {
+            term_ioi: of_vector(b"term-ioi"),
+            transit_ioi: of_vector(b"transit-ioi"),
+            asserted_identity: self.identity.get(),
+        }
+    }
+}
+
+/// For how long a request wants what it asks for, seconds. Of the contacts of a REGISTER each may
+/// say it for itself (RFC 3261 10.2.1.1), and `*` removes all of them (10.2.2).
+pub(super) fn expires_of(request: &Message<'_>) -> Option<u32> {
+    let expires = request.header(HeaderId::Expires).and_then(number);
+    if request.method() != Method::Register || request.header(HeaderId::Contact).is_none() {
+        return expires;
+    }
+    let mut longest = Some(0);
+    for contact in request.values(HeaderId::Contact) {
+        let of_contact = match contact {
+            b"*" => Some(0),
+            _ => NameAddr::parse(contact)
+                .ok()
+                .and_then(|contact| number(contact.param(b"expires")??))
+                .or(expires),
+        };
+        longest = longest
+            .zip(of_contact)
+            .map(|(longest, one)| longest.max(one));
+    }
+    longest
 }
 
 /// The body of a message, if it is no session description (TS 32.260: SDP is never recorded as
@@ -249,19 +312,31 @@ fn bearer_of(vector: &[u8]) -> Option<&[u8]> {
 }
 
 /// Where the terminating side's access is: named by the 2xx of the callee that is served here.
+/// `asserted`: whether caller and callee are inside the trust domain.
 pub(super) fn terminating_access(
     invite: &Message<'_>,
     response: &Message<'_>,
-    asserted: bool,
+    asserted: [bool; 2],
 ) -> Option<TerminatingAccess> {
-    if role_of(invite, asserted) != RoleOfNode::Terminating {
+    if role_of(invite, asserted[0]) != RoleOfNode::Terminating {
         return None;
     }
-    let info = response.values(HeaderId::PAccessNetworkInfo).next()?;
+    let info = accesses(response, asserted[1]).next()?;
     Some(match is_circuit_switched(info) {
         true => TerminatingAccess::Cs,
         false => TerminatingAccess::Ps,
     })
+}
+
+/// The access networks that a message tells of (RFC 7315 5.4). What the network provided, nobody
+/// outside the trust domain can say.
+pub(super) fn accesses<'a>(
+    message: &Message<'a>,
+    asserted: bool,
+) -> impl Iterator<Item = &'a [u8]> {
+    message
+        .values(HeaderId::PAccessNetworkInfo)
+        .filter(move |value| asserted || !is_network_provided(value))
 }
 
 /// Between which kinds of access a user moved, if the kind of access changed at all.
@@ -310,9 +385,11 @@ fn is_circuit_switched(info: &[u8]) -> bool {
 
 // TS 24.229: P-Served-User's sescase, or the `orig` parameter of the Route that names us.
 fn role_of(request: &Message<'_>, asserted: bool) -> RoleOfNode {
+    if !asserted {
+        return RoleOfNode::Originating;
+    }
     let case = request
         .header(HeaderId::PServedUser)
-        .filter(|_| asserted)
         .and_then(|value| NameAddr::parse(value).ok())
         .and_then(|served| param(served.params, b"sescase").flatten());
     match case {
@@ -321,6 +398,24 @@ fn role_of(request: &Message<'_>, asserted: bool) -> RoleOfNode {
         // On the terminating side the S-CSCF names the called party (RFC 7315 4.2).
         None if request.header(HeaderId::PCalledPartyId).is_some() => RoleOfNode::Terminating,
         None => RoleOfNode::Originating,
+    }
+}
+
+// RFC 4694: `rn` and `cic` are parameters of a telephone number, and stand with it in the user part
+// of a SIP URI (RFC 3261 19.1.6), never among the URI's own parameters.
+fn number_params_of(uri: &[u8]) -> &[u8] {
+    let Ok(uri) = Uri::parse(uri) else {
+        return b"";
+    };
+    match uri.scheme {
+        Scheme::Tel => uri.params,
+        Scheme::Sip | Scheme::Sips => {
+            let user = uri.user.unwrap_or_default();
+            let number = user.split(|&byte| byte == b':').next().unwrap_or_default();
+            let start = number.iter().position(|&byte| byte == b';');
+            start.map_or(&b""[..], |start| &number[start..])
+        }
+        _ => b"",
     }
 }
 
@@ -366,14 +461,13 @@ fn imei_of(instance: &[u8]) -> ([u8; IMEISV_DIGITS], usize) {
 }
 
 // P-Asserted-Service (RFC 6050), else the ICSI that a Feature-Caps names (RFC 6809).
-fn icsi_of<'a>(request: &Message<'a>) -> &'a [u8] {
-    if let Some(service) = request.header(HeaderId::PAssertedService) {
-        return service;
-    }
-    request
-        .values(HeaderId::FeatureCaps)
-        .find_map(|value| param_of_list(value, b"+g.3gpp.icsi-ref").flatten())
-        .map_or(&b""[..], unquoted)
+fn icsi_of<'a>(request: &Message<'a>) -> Option<&'a [u8]> {
+    request.header(HeaderId::PAssertedService).or_else(|| {
+        request
+            .values(HeaderId::FeatureCaps)
+            .find_map(|value| param_of_list(value, b"+g.3gpp.icsi-ref").flatten())
+            .map(unquoted)
+    })
 }
 
 // TS 32.299 7.2.143A: whether the network named an online charging function.
@@ -410,7 +504,7 @@ fn resource_priority(value: &[u8]) -> Option<u32> {
     }
 }
 
-fn user_name_of<'a>(request: &Message<'a>) -> &'a [u8] {
+fn user_name_of<'a>(request: &Message<'a>) -> Option<&'a [u8]> {
     [HeaderId::Authorization, HeaderId::ProxyAuthorization]
         .into_iter()
         .filter_map(|id| request.header(id))
@@ -421,7 +515,6 @@ fn user_name_of<'a>(request: &Message<'a>) -> &'a [u8] {
             let rest = &value[at + 10..];
             Some(&rest[..rest.iter().position(|&byte| byte == b'"')?])
         })
-        .unwrap_or_default()
 }
 
 // A host that is written as an address; a name has no place in an AVP of type Address.
@@ -463,14 +556,18 @@ mod tests {
     use crate::sip::{Index, parse};
     use charging::trigger::{NniType, ServiceType, SessionDirection};
 
-    fn with_invite(headers: &str, body: &str, check: impl FnOnce(&Message<'_>)) {
-        let length = body.len();
-        let text = format!(
-            "INVITE sip:+49891;rn=+49890;cic=+4933@b.example SIP/2.0\r\n\
+    fn request(line: &str, headers: &str, body: &str) -> String {
+        let (length, method) = (body.len(), line.split(' ').next().unwrap_or_default());
+        format!(
+            "{line} SIP/2.0\r\n\
              Via: SIP/2.0/UDP 192.0.2.1;branch=z9hG4bK1\r\nMax-Forwards: 70\r\n\
              From: <sip:a@a.example>;tag=1\r\nTo: <sip:b@b.example>\r\nCall-ID: c\r\n\
-             CSeq: 1 INVITE\r\n{headers}Content-Length: {length}\r\n\r\n{body}"
-        );
+             CSeq: 1 {method}\r\n{headers}Content-Length: {length}\r\n\r\n{body}"
+        )
+    }
+
+    fn with_invite(headers: &str, body: &str, check: impl FnOnce(&Message<'_>)) {
+        let text = request("INVITE sip:+49891@b.example", headers, body);
         let mut index = Index::new();
         check(&parse(text.as_bytes(), &mut index).expect("well formed"));
     }
@@ -569,12 +666,59 @@ mod tests {
 
     #[test]
     fn routing_parameters_of_the_request_uri_are_recorded() {
-        with_facts("", |facts| {
-            assert_eq!(facts.number_portability, b"");
-        });
-        let text = b"sip:+49891@b.example;rn=+49890;cic=+4933";
-        let uri = Uri::parse(text).expect("well formed");
-        assert_eq!(uri.param(b"rn"), Some(Some(&b"+49890"[..])));
+        let routing = |uri: &str| {
+            let text = request(&format!("INVITE {uri}"), "", "");
+            let mut index = Index::new();
+            let invite = parse(text.as_bytes(), &mut index).expect("well formed");
+            let known = Known::default();
+            let values = Values::default();
+            let facts = values.facts(&invite, &known);
+            [facts.number_portability, facts.carrier_select]
+                .map(|value| String::from_utf8_lossy(value).into_owned())
+        };
+        for uri in [
+            "sip:+33123;npdi;rn=+33999;cic=+4933@b.example;user=phone",
+            "sips:+33123;RN=+33999;cic=+4933:secret@b.example",
+            "tel:+33123;npdi;rn=+33999;cic=+4933",
+        ] {
+            assert_eq!(routing(uri), ["+33999", "+4933"], "{uri}");
+        }
+        for uri in [
+            "sip:+49891@b.example;rn=+49890;cic=+4933",
+            "sip:b.example;rn=+49890;cic=+4933",
+            "urn:service:sos;rn=+49890;cic=+4933",
+        ] {
+            assert_eq!(routing(uri), ["", ""], "{uri}");
+        }
+    }
+
+    #[test]
+    fn a_registration_ends_by_any_of_the_ways_to_say_so() {
+        let of = |headers: &str| {
+            let text = request("REGISTER sip:b.example", headers, "");
+            let mut index = Index::new();
+            expires_of(&parse(text.as_bytes(), &mut index).expect("well formed"))
+        };
+        for ends in [
+            "Expires: 0\r\nContact: <sip:a@192.0.2.1>\r\n",
+            "Contact: <sip:a@192.0.2.1>;expires=0\r\n",
+            "Expires: 60\r\nContact: <sip:a@192.0.2.1>;expires=0, <sip:b@192.0.2.1>;expires=0\r\n",
+            "Expires: 0\r\nContact: *\r\n",
+            "Contact: *\r\n",
+        ] {
+            assert_eq!(of(ends), Some(0), "{ends}");
+        }
+        let two = "Contact: <sip:a@192.0.2.1>;expires=0, <sip:b@192.0.2.1>";
+        assert_eq!(of(&format!("{two};expires=90\r\n")), Some(90));
+        assert_eq!(of(&format!("{two}\r\nExpires: 60\r\n")), Some(60));
+        assert_eq!(
+            of(&format!("{two}\r\n")),
+            None,
+            "as long as the registrar likes"
+        );
+        let one = "Expires: 0\r\nContact: <sip:a@192.0.2.1>;expires=60\r\n";
+        assert_eq!(of(one), Some(60), "the contact's own counts");
+        assert_eq!(of("Expires: 60\r\n"), Some(60));
     }
 
     #[test]
@@ -640,11 +784,12 @@ mod tests {
         let response = parse(response, &mut index).expect("well formed");
         let called = "P-Called-Party-ID: <sip:b@b.example>\r\n";
         with_invite(called, "", |invite| {
-            let access = terminating_access(invite, &response, true);
-            assert_eq!(access, Some(TerminatingAccess::Ps));
+            let access = |asserted| terminating_access(invite, &response, asserted);
+            assert_eq!(access([true; 2]), Some(TerminatingAccess::Ps));
+            assert_eq!(access([false, true]), None);
         });
         with_invite("", "", |invite| {
-            assert_eq!(terminating_access(invite, &response, true), None);
+            assert_eq!(terminating_access(invite, &response, [true; 2]), None);
         });
     }
 

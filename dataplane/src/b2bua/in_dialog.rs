@@ -499,15 +499,17 @@ impl B2bua {
             self.calls[key].invites[from.index()] = None;
             self.calls[key].close_invite(from, &mut env.pool);
         }
+        self.trigger_event_inside(env, id, user, response);
+        let sets_up = self.calls[key].state.phase == Phase::SettingUp;
+        if sets_up && status < 300 && matches!(method, Method::Prack | Method::Update) {
+            self.trigger_early_exchange(env, id, user, response);
+        }
         if !self.calls[key].is_up() {
             return;
         }
         if matches!(method, Method::Invite | Method::Update) {
             let verdict = self.trigger_media(env, id, user, response);
             self.obey(env, key, verdict);
-        }
-        if method == Method::Refer {
-            self.trigger_referred(env, id, user, status);
         }
         // RFC 3261 12.2.1.2: the peer no longer knows the dialog.
         let gone = status == 481 || (status == 408 && method != Method::Info);
@@ -619,7 +621,10 @@ impl B2bua {
                 self.write_crossing(out, ack, key, to);
                 compose::end_with_body(out, ack.body());
             }
-            None => compose::end_without_body(out),
+            None => {
+                self.write_icid(out, state, leg.peer);
+                compose::end_without_body(out);
+            }
         }
     }
 

@@ -19,6 +19,7 @@ mod bridge;
 mod call;
 mod call_state;
 mod challenge;
+mod events;
 mod facts;
 mod in_dialog;
 mod keeping;
@@ -34,6 +35,7 @@ mod taken_up;
 mod tear_down;
 mod timers;
 mod triggers;
+mod trust;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -238,6 +240,7 @@ impl B2bua {
             }
         }
         if request.max_forwards() == Some(0) {
+            env.counters.sip_request_declined += 1;
             return self.refuse(env, request, origin, 483, b"Too Many Hops", b"");
         }
         match request.method() {
@@ -550,12 +553,6 @@ impl B2bua {
             || uri
                 .socket_addr()
                 .is_some_and(|address| self.config.sip.listen.contains(&address))
-    }
-
-    // The trust domain: without any configured peer nobody is inside, but what they assert is
-    // all there is to bill by.
-    fn asserts(&self, from: SocketAddr) -> bool {
-        self.config.sip.peers.is_empty() || self.config.trusts(from)
     }
 }
 

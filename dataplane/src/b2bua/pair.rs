@@ -5,6 +5,7 @@
 use charging::trigger::Verdict;
 
 use super::call_state::Phase;
+use super::trust::Trust;
 use super::{B2bua, Origin, Role, Side, User};
 use crate::compose;
 use crate::env::{CallKey, Env};
@@ -26,6 +27,7 @@ impl B2bua {
         if let Some(required) = request.header(HeaderId::ProxyRequire) {
             let mut extra = env.pool.take();
             write::header(&mut extra, HeaderId::Unsupported, required);
+            env.counters.sip_request_declined += 1;
             self.refuse(env, request, origin, 420, b"Bad Extension", &extra);
             return env.pool.give(extra);
         }
@@ -106,11 +108,10 @@ impl B2bua {
         if !routes.is_empty() {
             write::header(out, HeaderId::Route, routes);
         }
-        self.copy_pair(out, request, self.calls[key].state.legs[0].peer, leg.peer);
-        if self.config.trusts(leg.peer) && request.header(HeaderId::PChargingVector).is_none() {
-            out.extend_from_slice(b"P-Charging-Vector: icid-value=\"");
-            out.extend_from_slice(state.texts.get(state.icid));
-            out.extend_from_slice(b"\"\r\n");
+        let trust = self.trust(state.legs[0].peer, leg.peer);
+        copy_pair(out, request, trust);
+        if trust.wants_vector(request) {
+            state.write_charging_vector(out);
         }
         for id in [
             HeaderId::From,
@@ -121,35 +122,6 @@ impl B2bua {
             write::header(out, id, request.header(id).unwrap_or_default());
         }
         compose::end_with_body(out, request.body());
-    }
-
-    fn copy_pair(
-        &self,
-        out: &mut Vec<u8>,
-        message: &Message<'_>,
-        from: std::net::SocketAddr,
-        to: std::net::SocketAddr,
-    ) {
-        let trusted = self.config.trusts(to);
-        let hides = !trusted && message.has_token(HeaderId::Privacy, b"id");
-        let asserted = self.asserts(from) && !hides;
-        write::copy_headers(out, message, |id| match id {
-            HeaderId::Via
-            | HeaderId::Route
-            | HeaderId::MaxForwards
-            | HeaderId::From
-            | HeaderId::To
-            | HeaderId::CallId
-            | HeaderId::CSeq
-            | HeaderId::ContentLength => false,
-            HeaderId::PAssertedIdentity => asserted,
-            HeaderId::PChargingVector
-            | HeaderId::PChargingFunctionAddresses
-            | HeaderId::PServedUser => trusted,
-            // The server transaction repeats the request's Record-Route in its responses.
-            HeaderId::RecordRoute => message.is_request(),
-            _ => true,
-        });
     }
 
     /// A response to a relayed request, or `None` when no answer came.
@@ -184,7 +156,6 @@ impl B2bua {
         let Some(server) = call.set_up.server.filter(|_| status != 100) else {
             return;
         };
-        let legs = [call.state.legs[0].peer, call.state.legs[1].peer];
         let tag = response.to_tag();
         let Some(mut out) = self
             .layer
@@ -192,7 +163,12 @@ impl B2bua {
         else {
             return;
         };
-        self.copy_pair(&mut out, response, legs[1], legs[0]);
+        let state = &self.calls[key].state;
+        let trust = self.trust(state.legs[1].peer, state.legs[0].peer);
+        copy_pair(&mut out, response, trust);
+        if trust.wants_vector(response) {
+            state.write_charging_vector(&mut out);
+        }
         compose::end_with_body(&mut out, response.body());
         self.layer.send_response(env, server, status, out);
         if status >= 200 {
@@ -216,4 +192,22 @@ impl B2bua {
         env.pool.give(kept);
         self.touch(key);
     }
+}
+
+// Copies the fields of a message that passes as it is, and within its dialog if it has one.
+fn copy_pair(out: &mut Vec<u8>, message: &Message<'_>, trust: Trust) {
+    let border = trust.border(message);
+    write::copy_headers(out, message, |id| match id {
+        HeaderId::Via
+        | HeaderId::Route
+        | HeaderId::MaxForwards
+        | HeaderId::From
+        | HeaderId::To
+        | HeaderId::CallId
+        | HeaderId::CSeq
+        | HeaderId::ContentLength => false,
+        // The server transaction repeats the request's Record-Route in its responses.
+        HeaderId::RecordRoute => message.is_request(),
+        other => border.passes(other),
+    });
 }

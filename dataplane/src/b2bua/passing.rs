@@ -3,6 +3,7 @@
 
 use charging::trigger::Trigger;
 
+use super::trust::is_network_provided;
 use super::{B2bua, CallState, Phase, Side, User, facts};
 use crate::config::Config;
 use crate::dialog::{Text, Texts};
@@ -29,11 +30,14 @@ impl B2bua {
             return;
         };
         let rows = self.config.rf.class(class).rules.rows;
+        let asserted = self.asserts(self.calls[key].state.legs[side.index()].peer);
         // The served user is the caller's: where the callee is, is the business of its own AS.
         if is_up && rows.interim_on_access_network_change && side == Side::Originating {
-            self.note_access_network(env, key, message);
+            self.note_access_network(env, key, message, asserted);
         }
+        // A price is the business of the networks: an outsider names none.
         if rows.interim_on_tariff
+            && asserted
             && let Some(xml) = tariff_of(message)
         {
             let charging = &mut self.calls[key].state.charging;
@@ -44,8 +48,15 @@ impl B2bua {
         }
     }
 
-    fn note_access_network(&mut self, env: &mut Env, key: CallKey, message: &Message<'_>) {
-        let Some(now) = message.header(HeaderId::PAccessNetworkInfo) else {
+    fn note_access_network(
+        &mut self,
+        env: &mut Env,
+        key: CallKey,
+        message: &Message<'_>,
+        asserted: bool,
+    ) {
+        let told = message.header(HeaderId::PAccessNetworkInfo);
+        let Some(now) = told.filter(|info| asserted || !is_network_provided(info)) else {
             return;
         };
         let state = &mut self.calls[key].state;
@@ -55,10 +66,7 @@ impl B2bua {
         }
         let mut values: [&[u8]; VALUES_MAX] = [&[]; VALUES_MAX];
         let mut count = 0;
-        for value in message
-            .values(HeaderId::PAccessNetworkInfo)
-            .take(VALUES_MAX)
-        {
+        for value in facts::accesses(message, asserted).take(VALUES_MAX) {
             values[count] = value;
             count += 1;
         }
@@ -82,12 +90,11 @@ impl B2bua {
         if !self.config.rf.enabled || response.status() < 200 {
             return;
         }
+        let peer = self.calls[user.call].state.legs[user.side.index()].peer;
+        let asserted = self.asserts(peer);
         let mut values: [&[u8]; VALUES_MAX] = [&[]; VALUES_MAX];
         let mut count = 0;
-        for value in response
-            .values(HeaderId::PAccessNetworkInfo)
-            .take(VALUES_MAX)
-        {
+        for value in facts::accesses(response, asserted).take(VALUES_MAX) {
             values[count] = value;
             count += 1;
         }

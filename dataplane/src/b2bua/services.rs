@@ -6,8 +6,13 @@ use charging::trigger::{ServiceMode, ServiceType, SupplementaryService};
 
 use crate::sip::{HeaderId, Message, Method, NameAddr, Sdp, Uri, param};
 
-/// Services that a request opening a call, or a REFER, shows.
-pub(super) fn of_request<'a>(request: &Message<'a>, into: &mut Vec<SupplementaryService<'a>>) {
+/// Services that a request opening a call, or a REFER, shows. Whom they are provided to, and might
+/// be billed to, is believed inside the trust domain only.
+pub(super) fn of_request<'a>(
+    request: &Message<'a>,
+    asserted: bool,
+    into: &mut Vec<SupplementaryService<'a>>,
+) {
     into.extend(by_history(request).or_else(|| by_diversion(request)));
     if request.method() == Method::Refer {
         into.push(transfer(request, refer_mode(request)));
@@ -22,12 +27,16 @@ pub(super) fn of_request<'a>(request: &Message<'a>, into: &mut Vec<Supplementary
             associated_party: initiator_of(request),
         });
     }
+    if !asserted {
+        into.iter_mut().for_each(|one| one.associated_party = b"");
+    }
 }
 
 /// Hold: the offer of a re-INVITE or UPDATE silences the other side.
 pub(super) fn of_offer<'a>(
     request: &Message<'a>,
     offer: Option<&[u8]>,
+    asserted: bool,
 ) -> Option<SupplementaryService<'a>> {
     let is_hold = offer
         .and_then(Sdp::parse)
@@ -36,7 +45,10 @@ pub(super) fn of_offer<'a>(
         service_type: ServiceType::Hold,
         mode: None,
         diversions: None,
-        associated_party: initiator_of(request),
+        associated_party: match asserted {
+            true => initiator_of(request),
+            false => b"",
+        },
     })
 }
 
@@ -176,7 +188,7 @@ mod tests {
         let mut index = Index::new();
         let request = parse(text.as_bytes(), &mut index).expect("well formed");
         let mut found = Vec::new();
-        of_request(&request, &mut found);
+        of_request(&request, true, &mut found);
         found
             .iter()
             .map(|one| {
@@ -259,10 +271,12 @@ mod tests {
             format!("v=0\r\nc=IN IP4 192.0.2.1\r\nm=audio 4000 RTP/AVP 8\r\na={direction}\r\n")
         };
         let held = sdp("sendonly");
-        let hold = of_offer(&request, Some(held.as_bytes())).expect("hold");
+        let hold = of_offer(&request, Some(held.as_bytes()), true).expect("hold");
         assert_eq!(hold.service_type, ServiceType::Hold);
         assert_eq!(hold.associated_party, b"sip:a@home");
-        assert!(of_offer(&request, Some(sdp("sendrecv").as_bytes())).is_none());
-        assert!(of_offer(&request, None).is_none());
+        let outside = of_offer(&request, Some(held.as_bytes()), false).expect("hold");
+        assert_eq!(outside.associated_party, b"");
+        assert!(of_offer(&request, Some(sdp("sendrecv").as_bytes()), true).is_none());
+        assert!(of_offer(&request, None, true).is_none());
     }
 }

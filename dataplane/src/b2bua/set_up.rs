@@ -29,6 +29,7 @@ impl B2bua {
         if !bridge::requires_only_known(invite) {
             let mut extra = env.pool.take();
             bridge::unsupported(&mut extra, invite);
+            env.counters.sip_request_declined += 1;
             self.refuse(env, invite, origin, 420, b"Bad Extension", &extra);
             return env.pool.give(extra);
         }
@@ -38,6 +39,7 @@ impl B2bua {
             let mut extra = env.pool.take();
             let floor = u64::from(self.config.sip.session.min_se_s);
             write::header_number(&mut extra, HeaderId::MinSe, floor);
+            env.counters.sip_request_declined += 1;
             self.refuse(
                 env,
                 invite,
@@ -234,8 +236,7 @@ impl B2bua {
         let call = &self.calls[key];
         let legs = &call.state.legs;
         let crossing = Crossing {
-            to_trusted: self.config.trusts(legs[side.index()].peer),
-            from_trusted: self.asserts(legs[side.other().index()].peer),
+            trust: self.trust(legs[side.other().index()].peer, legs[side.index()].peer),
             contact: false,
             names_dialog: replaces::names_dialog(message),
         };
@@ -243,10 +244,8 @@ impl B2bua {
         if crossing.names_dialog {
             self.write_named_dialogs(out, message);
         }
-        if crossing.to_trusted && message.header(HeaderId::PChargingVector).is_none() {
-            out.extend_from_slice(b"P-Charging-Vector: icid-value=\"");
-            out.extend_from_slice(call.state.texts.get(call.state.icid));
-            out.extend_from_slice(b"\"\r\n");
+        if crossing.trust.wants_vector(message) {
+            call.state.write_charging_vector(out);
         }
     }
 
@@ -518,14 +517,16 @@ impl B2bua {
         else {
             return;
         };
-        let legs = &call.state.legs;
+        let state = &call.state;
         let crossing = Crossing {
-            to_trusted: self.config.trusts(legs[0].peer),
-            from_trusted: self.asserts(legs[1].peer),
+            trust: self.trust(state.legs[1].peer, state.legs[0].peer),
             contact: true,
             names_dialog: false,
         };
         bridge::copy_end_to_end(&mut out, response, crossing);
+        if crossing.trust.wants_vector(response) {
+            state.write_charging_vector(&mut out);
+        }
         for value in response.headers(HeaderId::Unsupported) {
             write::header(&mut out, HeaderId::Unsupported, value);
         }

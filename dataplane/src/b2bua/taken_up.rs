@@ -18,7 +18,11 @@ impl B2bua {
             return;
         }
         for side in [Side::Originating, Side::Terminating] {
-            self.send_bye(env, key, side, |out, _| compose::end_without_body(out));
+            self.send_bye(env, key, side, |b2bua, out| {
+                let state = &b2bua.calls[key].state;
+                b2bua.write_icid(out, state, state.legs[side.index()].peer);
+                compose::end_without_body(out);
+            });
         }
     }
 

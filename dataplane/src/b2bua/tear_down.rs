@@ -2,7 +2,6 @@
 
 use charging::trigger::{CauseCode, Verdict};
 
-use super::bridge;
 use super::call_state::Phase;
 use super::{B2bua, Origin, Role, Side, User};
 use crate::compose;
@@ -69,15 +68,9 @@ impl B2bua {
     }
 
     fn end_other_leg(&mut self, env: &mut Env, call: CallKey, side: Side, bye: &Message<'_>) {
-        self.send_bye(env, call, side.other(), |out, trusted| {
+        self.send_bye(env, call, side.other(), |b2bua, out| {
             // The header fields of the BYE pass, Reason among them.
-            let crossing = bridge::Crossing {
-                to_trusted: trusted,
-                from_trusted: true,
-                contact: false,
-                names_dialog: false,
-            };
-            bridge::copy_end_to_end(out, bye, crossing);
+            b2bua.write_crossing(out, bye, call, side.other());
             compose::end_with_body(out, bye.body());
         });
     }
@@ -95,7 +88,9 @@ impl B2bua {
             _ => None,
         };
         for side in [Side::Originating, Side::Terminating] {
-            self.send_bye(env, call, side, |out, _| {
+            self.send_bye(env, call, side, |b2bua, out| {
+                let state = &b2bua.calls[call].state;
+                b2bua.write_icid(out, state, state.legs[side.index()].peer);
                 if let Some(code) = reason {
                     out.extend_from_slice(b"Reason: SIP;cause=");
                     write::number(out, code.into());
@@ -125,7 +120,7 @@ impl B2bua {
         env: &mut Env,
         key: CallKey,
         side: Side,
-        rest: impl FnOnce(&mut Vec<u8>, bool),
+        rest: impl FnOnce(&Self, &mut Vec<u8>),
     ) {
         let call = &mut self.calls[key];
         let (id, leg) = (call.state.id, &mut call.state.legs[side.index()]);
@@ -144,7 +139,7 @@ impl B2bua {
         state.legs[side.index()].write_request(&state.texts, &mut out, b"BYE", cseq, 70, |out| {
             self.write_via(out, id, txn, listener)
         });
-        rest(&mut out, self.config.trusts(peer));
+        rest(self, &mut out);
         self.layer.start_client(env, txn, cseq, out);
         self.calls[key].closing[side.index()] = Some(txn);
     }
@@ -284,7 +279,9 @@ impl B2bua {
         let mut out = env.pool.take();
         let mut index = self.index.take().unwrap_or_default();
         let cseq = parse(kept, &mut index).ok().map(|invite| {
-            write_cancel(&mut out, &invite, reasons);
+            write_cancel_head(&mut out, &invite, reasons);
+            self.write_icid(&mut out, &self.calls[key].state, peer);
+            compose::end_without_body(&mut out);
             invite.cseq().0
         });
         self.index = Some(index);
@@ -325,10 +322,11 @@ impl B2bua {
         leg.establish(&mut state.texts, response, origin.from);
         let (id, peer, listener) = (state.id, leg.peer, leg.listener);
         let mut ack = env.pool.take();
-        let texts = &self.calls[key].state.texts;
-        leg.write_request(texts, &mut ack, b"ACK", cseq, 70, |out| {
+        let state = &self.calls[key].state;
+        leg.write_request(&state.texts, &mut ack, b"ACK", cseq, 70, |out| {
             self.write_ack_via(out, id, invite, listener);
         });
+        self.write_icid(&mut ack, state, peer);
         compose::end_without_body(&mut ack);
         env.out.push(key, peer, listener, &ack);
         env.pool.give(ack);
@@ -353,10 +351,11 @@ impl B2bua {
         };
         let txn = self.layer.open_client(Method::Bye, peer, listener, user);
         let mut bye = env.pool.take();
-        let texts = &self.calls[key].state.texts;
-        leg.write_request(texts, &mut bye, b"BYE", cseq, 70, |out| {
+        let state = &self.calls[key].state;
+        leg.write_request(&state.texts, &mut bye, b"BYE", cseq, 70, |out| {
             self.write_via(out, id, txn, listener);
         });
+        self.write_icid(&mut bye, state, peer);
         compose::end_without_body(&mut bye);
         self.layer.start_client(env, txn, cseq, bye);
     }
@@ -398,7 +397,7 @@ impl B2bua {
     }
 }
 
-fn write_cancel(out: &mut Vec<u8>, invite: &Message<'_>, reasons: &[&[u8]]) {
+fn write_cancel_head(out: &mut Vec<u8>, invite: &Message<'_>, reasons: &[&[u8]]) {
     write::request_line(out, b"CANCEL", invite.request_uri());
     if let Some(via) = invite.header(HeaderId::Via) {
         write::header(out, HeaderId::Via, via);
@@ -422,7 +421,6 @@ fn write_cancel(out: &mut Vec<u8>, invite: &Message<'_>, reasons: &[&[u8]]) {
     for reason in reasons {
         write::header(out, HeaderId::Reason, reason);
     }
-    compose::end_without_body(out);
 }
 
 /// The Reason values of a request, a few at most.

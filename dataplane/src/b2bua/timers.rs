@@ -151,6 +151,7 @@ impl B2bua {
         out.extend_from_slice(b"Supported: timer\r\n");
         let floor = self.config.sip.session.min_se_s;
         super::in_dialog::write_session_expires(&mut out, &leg.session, floor);
+        self.write_icid(&mut out, state, peer);
         if method == Method::Invite {
             write::header(&mut out, HeaderId::ContentType, b"application/sdp");
             compose::end_with_body(&mut out, state.texts.get(sdp));
@@ -222,6 +223,7 @@ impl B2bua {
         leg.write_request(&state.texts, &mut out, b"ACK", cseq, 70, |out| {
             self.write_ack_via(out, state.id, id, leg.listener);
         });
+        self.write_icid(&mut out, state, leg.peer);
         compose::end_without_body(&mut out);
         env.out.push(user.call, leg.peer, leg.listener, &out);
         env.pool.give(out);

@@ -6,11 +6,12 @@ use charging::trigger::{
     Trigger, Verdict,
 };
 
-use super::facts::{self, Known, List, Values, number, unquoted};
-use super::{B2bua, Origin, Phase, Side, User, bridge, services, tear_down};
+use super::facts::{self, Answer, Known, Values, unquoted};
+use super::trust::is_network_provided;
+use super::{B2bua, Origin, Side, User, bridge, services, tear_down};
 use crate::compose;
 use crate::env::{CallKey, Env};
-use crate::sip::{HeaderId, Message, param_of_list, parse};
+use crate::sip::{HeaderId, Message, Method, param_of_list, parse};
 use crate::transaction::TxnId;
 
 impl B2bua {
@@ -60,7 +61,13 @@ impl B2bua {
 
     // TS 32.260 5.1.2: the first IMS node makes the ICID, the others keep it; one that somebody
     // outside the trust domain sends means nothing.
-    fn settle_icid(&mut self, env: &mut Env, key: CallKey, request: &Message<'_>, origin: Origin) {
+    pub(super) fn settle_icid(
+        &mut self,
+        env: &mut Env,
+        key: CallKey,
+        request: &Message<'_>,
+        origin: Origin,
+    ) {
         let received = request
             .header(HeaderId::PChargingVector)
             .filter(|_| self.asserts(origin.from))
@@ -79,9 +86,11 @@ impl B2bua {
                 compose::hex(&mut minted, part);
             }
         }
+        let access = request
+            .header(HeaderId::PAccessNetworkInfo)
+            .filter(|info| self.asserts(origin.from) || !is_network_provided(info));
         let state = &mut self.calls[key].state;
         state.icid = state.texts.add(received.unwrap_or(&minted));
-        let access = request.header(HeaderId::PAccessNetworkInfo);
         state.access_network = state.texts.add(access.unwrap_or_default());
         env.pool.give(minted);
     }
@@ -103,7 +112,11 @@ impl B2bua {
     }
 
     // The border between networks that a peer stands for, if the configuration says it is one.
-    fn border(&self, peer: std::net::SocketAddr, direction: SessionDirection) -> Option<Nni> {
+    pub(super) fn border(
+        &self,
+        peer: std::net::SocketAddr,
+        direction: SessionDirection,
+    ) -> Option<Nni> {
         let peer_at = self.config.peer_of(peer)?;
         let of = &self.config.sip.peers[peer_at];
         Some(Nni {
@@ -156,6 +169,52 @@ impl B2bua {
         });
     }
 
+    /// The 2xx to an UPDATE or PRACK before the answer: whatever offer and answer they exchanged is
+    /// early media as well. `id` is the transaction that carried it.
+    pub(super) fn trigger_early_exchange(
+        &mut self,
+        env: &mut Env,
+        id: TxnId,
+        user: User,
+        response: &Message<'_>,
+    ) {
+        if !self.config.rf.enabled {
+            return;
+        }
+        let mut index = self.index.take().unwrap_or_default();
+        let kept = self.layer.request_of(id);
+        let request = kept.and_then(|(raw, ..)| parse(raw, &mut index).ok());
+        let asked = request.as_ref().and_then(bridge::sdp_of);
+        let (asked_at, now) = (Some(user.at), Some(env.now.wall));
+        let mut beginner = user;
+        let (offer, offer_time, answer, answer_time) = match (asked, bridge::sdp_of(response)) {
+            (Some(offer), Some(answer)) => (Some(offer), asked_at, Some(answer), now),
+            // RFC 3262 5: a PRACK may bring the answer to the offer of a 1xx.
+            (Some(answer), None) if response.cseq().1 == Method::Prack => {
+                beginner.side = user.side.other();
+                (None, None, Some(answer), asked_at)
+            }
+            _ => (None, None, None, None),
+        };
+        let last = answer.and_then(crate::sip::Sdp::parse);
+        // TS 32.260: media that is not active is no early media.
+        if last.is_some_and(|sdp| !sdp.is_inactive()) {
+            let described = |text, sdp_type| Sdp {
+                initiator: Some(initiator_of(beginner)),
+                ..Sdp::new(text, sdp_type)
+            };
+            let trigger = Trigger::EarlyMedia {
+                offer: offer.map(|text| described(text, SdpType::Offer)),
+                offer_time,
+                answer: answer.map(|text| described(text, SdpType::Answer)),
+                answer_time,
+            };
+            let charging = &mut self.calls[user.call].state.charging;
+            self.ctf.on_trigger(env.now, charging, &trigger);
+        }
+        self.index = Some(index);
+    }
+
     /// The first 2xx to the INVITE.
     pub(super) fn trigger_answered(
         &mut self,
@@ -170,19 +229,9 @@ impl B2bua {
         }
         let callee = self.calls[key].state.legs[1].peer;
         let trusted = self.asserts(callee);
-        let vector = response
-            .header(HeaderId::PChargingVector)
-            .filter(|_| trusted);
-        let ioi = |name| {
-            vector
-                .and_then(|v| param_of_list(v, name).flatten())
-                .map_or(&b""[..], unquoted)
-        };
-        let mut asserted = List::default();
-        if trusted {
-            asserted.add_uris(response.values(HeaderId::PAssertedIdentity));
-        }
-        if let Some(first) = asserted.get().first() {
+        let answer = Answer::read(response, trusted);
+        let called = answer.called();
+        if let Some(first) = called.asserted_identity.first() {
             let state = &mut self.calls[key].state;
             state.called_identity = state.texts.add(first);
         }
@@ -209,10 +258,8 @@ impl B2bua {
                 response_time: env.now.wall,
                 answer_known: offer.is_some() || answer.is_none(),
                 sdp: &sdp[..count],
-                term_ioi: ioi(b"term-ioi"),
-                transit_ioi: ioi(b"transit-ioi"),
-                called_asserted_identity: asserted.get(),
-                terminating_access: facts::terminating_access(invite, response, caller),
+                called,
+                terminating_access: facts::terminating_access(invite, response, [caller, trusted]),
                 message_bodies: body.as_slice(),
             };
             let charging = &mut b2bua.calls[key].state.charging;
@@ -252,15 +299,13 @@ impl B2bua {
         if !self.config.rf.enabled {
             return verdict;
         }
+        let asker = self.calls[user.call].state.legs[user.side.other().index()].peer;
+        let asserted = self.asserts(asker);
         let mut index = self.index.take().unwrap_or_default();
         let request = self
             .layer
             .request_of(id)
             .and_then(|(raw, ..)| parse(raw, &mut index).ok());
-        let initiator = match user.side {
-            Side::Terminating => MediaInitiator::Calling,
-            Side::Originating => MediaInitiator::Called,
-        };
         let mut sdp = [Sdp::new(b"", SdpType::Offer); 2];
         let mut count = 0;
         for (text, kind) in [
@@ -270,7 +315,7 @@ impl B2bua {
             if let Some(text) = text {
                 let kind = if count == 0 { SdpType::Offer } else { kind };
                 sdp[count] = Sdp {
-                    initiator: Some(initiator),
+                    initiator: Some(initiator_of(user)),
                     ..Sdp::new(text, kind)
                 };
                 count += 1;
@@ -280,7 +325,7 @@ impl B2bua {
         let hold = request
             .as_ref()
             .filter(|_| (200..300).contains(&response.status()))
-            .and_then(|request| services::of_offer(request, offered));
+            .and_then(|request| services::of_offer(request, offered, asserted));
         let (bodies, body_count) = bodies_of(request.as_ref(), response, user.side);
         let from_callee = match user.side {
             Side::Terminating => Some(*response),
@@ -331,6 +376,8 @@ impl B2bua {
     ) {
         let cause = match status {
             487 => SetUpFailure::Cancelled,
+            // The callee's side did not say so, and it is no fault of the caller's.
+            500..600 => SetUpFailure::Internal,
             _ => SetUpFailure::Response(status),
         };
         self.fail_charging(env, key, cause, reasons);
@@ -402,129 +449,6 @@ impl B2bua {
             .on_trigger(env.now, &mut self.calls[key].state.charging, &trigger);
     }
 
-    /// A request outside calls arrived. Only its ICID is settled: Rf records its answer.
-    pub(super) fn trigger_event_request(
-        &mut self,
-        env: &mut Env,
-        key: CallKey,
-        request: &Message<'_>,
-        origin: Origin,
-    ) -> Verdict {
-        self.settle_icid(env, key, request, origin);
-        Verdict::GoOn
-    }
-
-    /// A request outside calls got its final answer.
-    pub(super) fn trigger_event_answered(
-        &mut self,
-        env: &mut Env,
-        key: CallKey,
-        response: &Message<'_>,
-    ) {
-        let expires = response.header(HeaderId::Expires).and_then(number);
-        self.record_event(env, key, response.status(), expires);
-    }
-
-    /// A request outside calls was answered by ourselves.
-    pub(super) fn trigger_event_failed(&mut self, env: &mut Env, key: CallKey, status: u16) {
-        self.record_event(env, key, status, None);
-    }
-
-    fn record_event(&mut self, env: &mut Env, key: CallKey, code: u16, expires: Option<u32>) {
-        if !self.config.rf.enabled {
-            return;
-        }
-        let asserted = self.asserts(self.calls[key].state.legs[0].peer);
-        self.with_invite(key, |b2bua, request| {
-            let mut values = Values::default();
-            values.read(request, asserted);
-            let caller = b2bua.calls[key].state.legs[0].peer;
-            let callee = b2bua.calls[key].state.legs[1].peer;
-            let ways = [
-                (caller, SessionDirection::Inbound, true),
-                (callee, SessionDirection::Outbound, caller != callee),
-            ];
-            let nni: Vec<Nni> = ways
-                .into_iter()
-                .filter(|(.., is_there)| *is_there)
-                .filter_map(|(peer, direction, _)| b2bua.border(peer, direction))
-                .collect();
-            let state = &mut b2bua.calls[key].state;
-            let known = Known {
-                icid: state.texts.get(state.icid),
-                id: state.id,
-                class: state.class(&b2bua.config),
-                asserted,
-                nni: &nni,
-                ..Known::default()
-            };
-            let mut facts = values.facts(request, &known);
-            facts.called_party = request.request_uri();
-            facts.outgoing_session_id = request.call_id();
-            let asked = request.header(HeaderId::Expires).and_then(number);
-            let trigger = Trigger::OneShot {
-                facts: &facts,
-                code,
-                event: request.header(HeaderId::Event).unwrap_or_default(),
-                expires: asked.filter(|asked| *asked == 0).or(expires).or(asked),
-                request_time: state.begun,
-                response_time: env.now.wall,
-            };
-            b2bua.ctf.on_trigger(env.now, &mut state.charging, &trigger);
-        });
-    }
-
-    /// A REFER inside the call got its final answer: an EVENT beside the call's own session, which
-    /// goes on (TS 32.260 5.2.2: session-unrelated procedures). Its record waits in an entry of
-    /// its own until a CDF has it.
-    pub(super) fn trigger_referred(&mut self, env: &mut Env, id: TxnId, user: User, code: u16) {
-        if !self.config.rf.enabled {
-            return;
-        }
-        let from = self.calls[user.call].state.legs[user.side.other().index()].clone();
-        let origin = Origin {
-            from: from.peer,
-            listener: from.listener,
-        };
-        let asserted = self.asserts(origin.from);
-        let entry = self.open_call(Phase::Ended, origin, user.at);
-        let mut index = self.index.take().unwrap_or_default();
-        let request = self
-            .layer
-            .request_of(id)
-            .and_then(|(raw, ..)| parse(raw, &mut index).ok());
-        if let Some(request) = request {
-            let mut values = Values::default();
-            values.read(&request, asserted);
-            let state = &self.calls[user.call].state;
-            let known = Known {
-                icid: state.texts.get(state.icid),
-                id: self.calls[entry].state.id,
-                class: state.class(&self.config),
-                asserted,
-                ..Known::default()
-            };
-            let mut facts = values.facts(&request, &known);
-            // What was kept is the REFER as it left.
-            facts.outgoing_session_id = facts.user_session_id;
-            facts.user_session_id = state.texts.get(from.call_id);
-            facts.called_party = request.request_uri();
-            let trigger = Trigger::OneShot {
-                facts: &facts,
-                code,
-                event: b"",
-                expires: None,
-                request_time: user.at,
-                response_time: env.now.wall,
-            };
-            let mut charging = charging::state::ChargingState::default();
-            self.ctf.on_trigger(env.now, &mut charging, &trigger);
-            self.calls[entry].state.charging = charging;
-        }
-        self.index = Some(index);
-        self.touch(entry);
-    }
-
     // Reads the kept INVITE (or other first request) once more.
     pub(super) fn with_invite(&mut self, key: CallKey, then: impl FnOnce(&mut Self, &Message<'_>)) {
         let kept = std::mem::take(&mut self.calls[key].set_up.invite);
@@ -534,6 +458,14 @@ impl B2bua {
         }
         self.index = Some(index);
         self.calls[key].set_up.invite = kept;
+    }
+}
+
+// Who began a transaction inside the dialog; `user` is of the leg that answered.
+fn initiator_of(user: User) -> MediaInitiator {
+    match user.side {
+        Side::Terminating => MediaInitiator::Calling,
+        Side::Originating => MediaInitiator::Called,
     }
 }
 

@@ -2,6 +2,7 @@
 //! interval that RFC 4028 lets nobody shorten, wait beside those that work.
 
 mod borders;
+mod events;
 mod expiry;
 mod freediameter;
 mod limits;

@@ -178,6 +178,7 @@ fn one_shot(class: ChargingClass, code: u16) -> bool {
         code,
         event: b"",
         expires: None,
+        called: CalledSide::default(),
         request_time: time,
         response_time: time,
     });
