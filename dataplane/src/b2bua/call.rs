@@ -6,6 +6,7 @@ use charging::time::UnixMillis;
 use replication::Version;
 
 use super::call_state::{CallState, Phase};
+use super::offers::PassedUpdate;
 use crate::dialog::{Dialog, Text};
 use crate::env::ListenerId;
 use crate::timer::TimerHandle;
@@ -105,6 +106,10 @@ pub struct Call {
     pub unanswered: [Option<u32>; 2],
     /// The INVITE being bridged from each leg, until its ACK is through.
     pub invites: [Option<BridgedInvite>; 2],
+    /// The last UPDATE that was passed on from each leg.
+    pub updates: [Option<PassedUpdate>; 2],
+    /// Our last re-INVITE towards each leg that refreshes its session.
+    pub refreshing: [Option<TxnId>; 2],
     /// Wheel entries: charging deadline, session timers of both legs, duration, ringing.
     pub timers: [Option<TimerHandle>; TIMERS],
     /// Deadline behind `timers[CHARGING]`.
@@ -197,6 +202,8 @@ pub struct BridgedInvite {
     pub late_offer: bool,
     /// A 2xx was relayed.
     pub answered: bool,
+    /// A reliable provisional response brought the answer to its offer.
+    pub answered_early: bool,
 }
 
 impl Call {

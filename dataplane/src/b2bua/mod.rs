@@ -22,6 +22,7 @@ mod challenge;
 mod facts;
 mod in_dialog;
 mod keeping;
+mod offers;
 mod orphan;
 mod own;
 mod pair;
@@ -34,6 +35,7 @@ mod taken_up;
 mod tear_down;
 mod timers;
 mod triggers;
+mod usage;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -470,6 +472,8 @@ impl B2bua {
             closing: [None; 2],
             unanswered: [None; 2],
             invites: [None, None],
+            updates: [None; 2],
+            refreshing: [None; 2],
             timers: [None; 5],
             charging_due: None,
             dirty: false,

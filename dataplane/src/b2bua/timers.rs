@@ -14,11 +14,12 @@ use crate::transaction::{Expired, Timer, TxnId};
 impl B2bua {
     /// A transaction's timer expired.
     pub fn on_transaction_timer(&mut self, env: &mut Env, id: TxnId, timer: Timer) {
+        let method = self.layer.method(id);
         match self.layer.on_timer(env, id, timer) {
             Expired::Nothing => {}
             Expired::NoAnswer(id, user) if self.calls.contains_key(user.call) => match user.role {
                 Role::InviteClient => self.on_invite_unanswered(env, id, user.call),
-                Role::Relay => self.on_relay_unanswered(env, id, user),
+                Role::Relay => self.on_relay_unanswered(env, id, user, method),
                 Role::Event => self.on_event_response(env, id, user, None),
                 Role::Refresh => self.on_refresh_unanswered(env, user),
                 Role::Bye => self.on_bye_over(id, user),
@@ -156,6 +157,9 @@ impl B2bua {
             compose::end_with_body(&mut out, state.texts.get(sdp));
         } else {
             compose::end_without_body(&mut out);
+        }
+        if method == Method::Invite {
+            self.calls[key].refreshing[side.index()] = Some(txn);
         }
         self.layer.start_client(env, txn, cseq, out);
         true

@@ -468,6 +468,12 @@ impl<U: Owned> Layer<U> {
         }
     }
 
+    /// The method of a transaction's request.
+    #[must_use]
+    pub fn method(&self, id: TxnId) -> Method {
+        self.table.get(id).map_or(Method::Other, |txn| txn.method)
+    }
+
     /// Facts of a server transaction's request.
     #[must_use]
     pub fn request_head(&self, id: TxnId) -> Option<RequestHead> {
