@@ -240,7 +240,11 @@ impl B2bua {
             }
         }
         if request.max_forwards() == Some(0) {
-            return self.refuse(env, request, origin, 483, b"Too Many Hops", b"");
+            // RFC 3261 16.3, 11: with no hop left, OPTIONS asks whoever it has come to.
+            return match request.method() {
+                Method::Options => self.answer_options(env, request, origin),
+                _ => self.refuse(env, request, origin, 483, b"Too Many Hops", b""),
+            };
         }
         match request.method() {
             Method::Invite if request.to_tag().is_none() => {
@@ -254,7 +258,7 @@ impl B2bua {
                 b"Call/Transaction Does Not Exist",
                 b"",
             ),
-            Method::Options if self.is_for_us(request.request_uri()) => {
+            Method::Options if self.asks_us(request, origin) => {
                 self.answer_options(env, request, origin);
             }
             Method::Bye | Method::Prack | Method::Update => {

@@ -26,6 +26,10 @@ impl B2bua {
         if !self.takes(invite, origin) {
             return self.refuse_for_load(env, invite, origin);
         }
+        if !has_one_contact(invite) {
+            env.counters.sip_malformed_answered += 1;
+            return self.refuse(env, invite, origin, 400, b"Exactly One Contact Needed", b"");
+        }
         if !bridge::requires_only_known(invite) {
             let mut extra = env.pool.take();
             bridge::unsupported(&mut extra, invite);
@@ -614,6 +618,12 @@ impl B2bua {
         }
         self.touch(key);
     }
+}
+
+// RFC 3261 8.1.1.8: where the requests of the dialog go.
+fn has_one_contact(invite: &Message<'_>) -> bool {
+    let mut contacts = invite.values(HeaderId::Contact);
+    contacts.next().is_some_and(|contact| contact != b"*") && contacts.next().is_none()
 }
 
 /// How often a 422 is answered with a larger interval (RFC 4028 7.3).

@@ -6,6 +6,7 @@
 mod classes;
 mod complaints;
 mod dialogs;
+mod requests;
 mod scenarios;
 mod taken_up;
 
