@@ -54,7 +54,7 @@ pub use keeping::HoldEnv;
 use crate::config::Config;
 use crate::dialog::{Dialog, SessionTimer, Texts};
 use crate::env::{CallKey, Env, ListenerId};
-use crate::sip::{Index, Message, Method, TOKEN_BYTES as TOKEN_LEN, Token, TokenKey};
+use crate::sip::{Index, Message, Method, TOKEN_BYTES as TOKEN_LEN, Token, TokenKey, parse};
 use crate::transaction::{Layer, MatchedRequest, ServerKey, TxnId, TxnLimits};
 
 /// Where this B2BUA stands in the cluster; part of every token it mints.
@@ -246,6 +246,26 @@ impl B2bua {
                 _ => self.refuse(env, request, origin, 483, b"Too Many Hops", b""),
             };
         }
+        let mut straight = env.pool.take();
+        if request.to_tag().is_none() && self.straighten(&mut straight, request) {
+            let mut index = self.index.take().unwrap_or_default();
+            if let Ok(request) = parse(&straight, &mut index) {
+                self.on_outside_dialog(env, key, &request, origin);
+            }
+            self.index = Some(index);
+        } else {
+            self.on_outside_dialog(env, key, request, origin);
+        }
+        env.pool.give(straight);
+    }
+
+    fn on_outside_dialog(
+        &mut self,
+        env: &mut Env,
+        key: ServerKey,
+        request: &Message<'_>,
+        origin: Origin,
+    ) {
         match request.method() {
             Method::Invite if request.to_tag().is_none() => {
                 self.on_invite(env, key, request, origin);

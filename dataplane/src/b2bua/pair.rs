@@ -7,6 +7,7 @@ use charging::trigger::Verdict;
 use super::call_state::Phase;
 use super::{B2bua, Origin, Role, Side, User};
 use crate::compose;
+use crate::dialog::Way;
 use crate::env::{CallKey, Env};
 use crate::sip::{HeaderId, Message, parse, write};
 use crate::transaction::{ServerKey, TxnId};
@@ -98,14 +99,12 @@ impl B2bua {
     fn write_event(&self, out: &mut Vec<u8>, key: CallKey, txn: TxnId, request: &Message<'_>) {
         let state = &self.calls[key].state;
         let leg = &state.legs[1];
-        write::request_line(out, request.method_text(), request.request_uri());
+        let way = Way::new(request.request_uri(), state.texts.get(leg.route_set));
+        write::request_line(out, request.method_text(), way.request_uri);
         self.write_via(out, state.id, txn, leg.listener);
         let forwards = request.max_forwards().unwrap_or(70).saturating_sub(1);
         write::header_number(out, HeaderId::MaxForwards, u64::from(forwards));
-        let routes = state.texts.get(leg.route_set);
-        if !routes.is_empty() {
-            write::header(out, HeaderId::Route, routes);
-        }
+        way.write_routes(out);
         self.copy_pair(out, request, self.calls[key].state.legs[0].peer, leg.peer);
         if self.config.trusts(leg.peer) && request.header(HeaderId::PChargingVector).is_none() {
             out.extend_from_slice(b"P-Charging-Vector: icid-value=\"");
