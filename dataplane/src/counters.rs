@@ -73,6 +73,14 @@ counters! {
     call_ack_missing,
     /// Requests outside dialogs relayed.
     event_relayed,
+    /// INVITEs that went to another next hop because nothing came from the one before.
+    hop_left,
+    /// Times that a next hop was put behind the others: it was silent or sent 503.
+    hop_penalised,
+    /// OPTIONS sent to next hops.
+    hop_ping_sent,
+    /// Of such, those that got no answer, or 503.
+    hop_ping_unanswered,
     /// Challenges of trunks answered.
     challenge_answered,
     /// ACRs of type START produced.

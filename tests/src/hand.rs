@@ -99,6 +99,11 @@ impl Hands {
         }
     }
 
+    /// Passes over what has come to a phone.
+    pub fn pass_over(&mut self, phone: usize) {
+        self.read[phone] = self.world.phones[phone].ledger.heard.len();
+    }
+
     /// How many datagrams that begin so came to a phone, from the beginning on.
     #[must_use]
     pub fn count(&self, phone: usize, start: &str) -> usize {

@@ -91,6 +91,8 @@ pub enum Role {
     Refresh,
     /// Server or client: a request outside dialogs, relayed as a pair.
     Event,
+    /// Client: our own OPTIONS to a next hop, of no call.
+    Ping,
 }
 
 /// A call in a shard's table.
@@ -110,7 +112,8 @@ pub struct Call {
     pub updates: [Option<PassedUpdate>; 2],
     /// Our last re-INVITE towards each leg that refreshes its session.
     pub refreshing: [Option<TxnId>; 2],
-    /// Wheel entries: charging deadline, session timers of both legs, duration, ringing.
+    /// Wheel entries: charging deadline, session timers of both legs, duration, ringing,
+    /// hop.
     pub timers: [Option<TimerHandle>; TIMERS],
     /// Deadline behind `timers[CHARGING]`.
     pub charging_due: Option<UnixMillis>,
@@ -150,7 +153,10 @@ pub(super) const SESSION: usize = 1;
 pub(super) const DURATION: usize = 3;
 /// Index of the ringing time-out.
 pub(super) const RINGING: usize = 4;
-const TIMERS: usize = 5;
+/// Index of the wait for a hop.
+pub(super) const HOP: usize = 5;
+/// Number of wheel entries.
+pub(super) const TIMERS: usize = 6;
 
 /// What is only known while the call is being set up.
 #[derive(Default)]
@@ -169,12 +175,12 @@ pub struct SetUp {
     pub forks: Vec<Dialog>,
     /// Our tag towards the caller in each of them.
     pub fork_tags: Vec<Text>,
-    /// The INVITE that a CANCEL was sent for.
-    pub cancelled: Option<TxnId>,
     /// A CANCEL is to be sent as soon as the callee's side answers provisionally.
     pub cancel_pending: bool,
     /// The caller got its final answer; what the callee's side still says is only cleaned up.
     pub over: bool,
+    /// The hop that has the INVITE sent something.
+    pub heard: bool,
     /// A provisional response other than 100 went to the caller.
     pub rang: bool,
     /// Min-SE that a 422 asked for.

@@ -20,6 +20,7 @@ mod call;
 mod call_state;
 mod challenge;
 mod facts;
+mod hops;
 mod in_dialog;
 mod keeping;
 mod offers;
@@ -88,6 +89,7 @@ pub struct B2bua {
     spare: Vec<Call>,
     counter: u64,
     ctf: Ctf,
+    hops: hops::Hops,
     touched: Vec<CallKey>,
     draining: bool,
     overloaded: bool,
@@ -103,6 +105,7 @@ impl B2bua {
     pub fn new(config: Arc<Config>, place: Place, tokens: TokenKey, ctf: Ctf, secret: u64) -> Self {
         Self {
             layer: Layer::new(config.sip.timers, TxnLimits::default(), secret),
+            hops: hops::Hops::new(&config.sip),
             config,
             place,
             tokens,
@@ -188,6 +191,9 @@ impl B2bua {
         response: &Message<'_>,
         origin: Origin,
     ) {
+        if user.role == Role::Ping {
+            return self.on_ping_answer(env, id, Some(response));
+        }
         if !self.calls.contains_key(user.call) {
             return self.on_orphan_response(env, id, user, response, origin);
         }
@@ -197,7 +203,7 @@ impl B2bua {
             Role::Refresh => self.on_refresh_response(env, id, user, response, origin),
             Role::Event => self.on_event_response(env, id, user, Some(response)),
             Role::Bye => self.on_bye_response(env, id, user, response),
-            Role::InviteServer | Role::Local | Role::Cancel => {}
+            Role::InviteServer | Role::Local | Role::Cancel | Role::Ping => {}
         }
     }
 
@@ -498,7 +504,7 @@ impl B2bua {
             invites: [None, None],
             updates: [None; 2],
             refreshing: [None; 2],
-            timers: [None; 5],
+            timers: [None; call::TIMERS],
             charging_due: None,
             dirty: false,
             listed: false,

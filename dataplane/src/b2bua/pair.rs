@@ -169,6 +169,10 @@ impl B2bua {
         {
             return;
         }
+        if let Some(busy) = response.filter(|response| response.status() == 503) {
+            let hop = self.calls[key].state.legs[1].peer;
+            self.penalise_hop(env, hop, Some(busy));
+        }
         let call = &mut self.calls[key];
         let status = response.map_or(408, |response| response.status());
         if status >= 200 {

@@ -17,7 +17,7 @@ pub(super) struct NoRoute {
 }
 
 impl B2bua {
-    /// Fills `hops` with the next hops to try, last first, and returns the route set of the
+    /// Fills `hops` with the next hops to try, last first, those in poor health behind the others, and returns the route set of the
     /// request as it leaves, its Route less the one that names us (RFC 3261 16.4), beside the
     /// number of the route taken.
     pub(super) fn route(
@@ -33,9 +33,13 @@ impl B2bua {
         if let Some(route) = self.route_for(request, origin) {
             let mut order = env.pool.take();
             route.order(&mut env.rng, &mut order);
-            for &hop in order.iter().rev() {
-                let address = route.hops[usize::from(hop)].address;
-                hops.push((address, self.listener_for(address, origin.listener)));
+            for avoided in [true, false] {
+                for &hop in order.iter().rev() {
+                    let address = route.hops[usize::from(hop)].address;
+                    if self.hops.avoids(address, env.now_ms) == avoided {
+                        hops.push((address, self.listener_for(address, origin.listener)));
+                    }
+                }
             }
             env.pool.give(order);
             return Ok((routes, route.number));

@@ -3,7 +3,7 @@
 use charging::trigger::Verdict;
 
 use super::bridge::{self, Crossing};
-use super::call::{BridgedInvite, FORKS_MAX, RINGING};
+use super::call::{BridgedInvite, FORKS_MAX, HOP, RINGING};
 use super::call_state::{OpenInvite, Phase};
 use super::{B2bua, Origin, Role, Side, User, no_session_timer, replaces};
 use crate::compose;
@@ -166,6 +166,7 @@ impl B2bua {
         };
         let leg = &mut call.state.legs[1];
         (leg.peer, leg.listener) = (peer, listener);
+        self.watch_hop(env, key);
         self.send_invite_again(env, key);
         if self.calls[key].timers[RINGING].is_none() {
             let delay = self.config.sip.ring_timeout_s * 1_000;
@@ -263,6 +264,12 @@ impl B2bua {
         response: &Message<'_>,
         origin: Origin,
     ) {
+        if self.calls[user.call].set_up.client == Some(id) {
+            self.hear_hop(env, user.call);
+        } else if response.status() < 200 {
+            // It was left for the next hop, and comes too late.
+            return self.send_cancel(env, id, user.call, &[]);
+        }
         match response.status() {
             ..200 => self.on_provisional(env, id, user, response, origin),
             200..300 => self.on_answer(env, id, user, response, origin),
@@ -364,8 +371,10 @@ impl B2bua {
             let cseq = response.cseq().0;
             return self.acknowledge_alone(env, user.call, user.side, cseq);
         }
-        if call.set_up.over || call.state.phase != Phase::SettingUp {
-            // Another fork answered too, or the caller gave up first (RFC 3261 13.2.2.4, 9.1).
+        let is_left = call.set_up.client != Some(id);
+        if is_left || call.set_up.over || call.state.phase != Phase::SettingUp {
+            // Another fork or hop answered too, or the caller gave up first (RFC 3261 13.2.2.4,
+            // 9.1).
             self.acknowledge_and_end(env, user.call, id, response, origin);
             return self.close_client(env, user.call, id);
         }
@@ -487,7 +496,11 @@ impl B2bua {
             return;
         }
         call.set_up.client = None;
-        if call.set_up.over {
+        let hop = call.state.legs[1].peer;
+        if response.status() == 503 {
+            self.penalise_hop(env, hop, Some(response));
+        }
+        if self.calls[user.call].set_up.over {
             return self.close_client(env, user.call, id);
         }
         if self.answer_challenge(env, id, user, response) {
@@ -544,6 +557,11 @@ impl B2bua {
             return;
         }
         call.set_up.client = None;
+        let (hop, heard) = (call.state.legs[1].peer, call.set_up.heard);
+        if !heard {
+            self.penalise_hop(env, hop, None);
+        }
+        let call = &self.calls[key];
         if call.set_up.over {
             return self.close_client(env, key, id);
         }
@@ -594,8 +612,10 @@ impl B2bua {
         let call = &mut self.calls[key];
         call.set_up.over = true;
         call.state.phase = Phase::Ended;
-        if let Some(timer) = call.timers[RINGING].take() {
-            env.wheel.cancel(timer);
+        for slot in [RINGING, HOP] {
+            if let Some(timer) = call.timers[slot].take() {
+                env.wheel.cancel(timer);
+            }
         }
         if let Some(client) = call.set_up.client {
             self.cancel_client(env, key, client, &[]);

@@ -23,10 +23,13 @@ impl B2bua {
                 Role::Event => self.on_event_response(env, id, user, None),
                 Role::Refresh => self.on_refresh_unanswered(env, user),
                 Role::Bye => self.on_bye_over(id, user),
-                Role::InviteServer | Role::Local | Role::Cancel => {}
+                Role::InviteServer | Role::Local | Role::Cancel | Role::Ping => {}
             },
             Expired::NoAck(id, user) if self.calls.contains_key(user.call) => {
                 self.on_ack_missing(env, id, user);
+            }
+            Expired::NoAnswer(id, user) if user.role == Role::Ping => {
+                self.on_ping_answer(env, id, None);
             }
             Expired::NoAnswer(_, user) => self.on_orphan_unanswered(env, user),
             Expired::NoAck(..) => {}
@@ -42,6 +45,7 @@ impl B2bua {
             CallTimer::Charging => self.on_charging_deadline(env, key),
             CallTimer::Session(side) => self.on_session_timer(env, key, Side::from_index(side)),
             CallTimer::Ringing => self.on_ringing_too_long(env, key),
+            CallTimer::Hop => self.on_hop_silent(env, key),
             CallTimer::MaxDuration => {
                 self.calls[key].timers[DURATION] = None;
                 env.counters.call_duration_exceeded += 1;

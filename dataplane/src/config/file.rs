@@ -86,6 +86,9 @@ struct SipFile {
     min_se_s: u32,
     max_call_duration_s: u64,
     ring_timeout_s: u64,
+    hop_penalty_s: u64,
+    hop_timeout_ms: u64,
+    ping_interval_s: u64,
     calls_max: usize,
 }
 
@@ -104,6 +107,9 @@ impl Default for SipFile {
             min_se_s: 90,
             max_call_duration_s: 4 * 3_600,
             ring_timeout_s: 180,
+            hop_penalty_s: 30,
+            hop_timeout_ms: 4_000,
+            ping_interval_s: 0,
             calls_max: 250_000,
         }
     }
@@ -323,6 +329,7 @@ fn sip(file: SipFile, classes: &Classes, resolve: Resolve) -> Result<Sip, Wrong>
             "T1 is 1 to 60000 ms and not above T2",
         ));
     }
+    hops(&file)?;
     let peers = file
         .peer
         .into_iter()
@@ -353,8 +360,30 @@ fn sip(file: SipFile, classes: &Classes, resolve: Resolve) -> Result<Sip, Wrong>
         },
         max_call_duration_s: file.max_call_duration_s,
         ring_timeout_s: file.ring_timeout_s,
+        hop_penalty_s: file.hop_penalty_s,
+        hop_timeout_ms: file.hop_timeout_ms,
+        ping_interval_s: file.ping_interval_s,
         calls_max: file.calls_max,
     })
+}
+
+// How next hops are watched.
+fn hops(file: &SipFile) -> Result<(), Wrong> {
+    let bounds = [
+        ("hop_penalty_s", file.hop_penalty_s, 1, 3_600),
+        ("hop_timeout_ms", file.hop_timeout_ms, 100, 60_000),
+        ("ping_interval_s", file.ping_interval_s, 2, 3_600),
+    ];
+    for (key, value, least, most) in bounds {
+        if value != 0 && !(least..=most).contains(&value) {
+            return Err(wrong(
+                format!("sip.{key}"),
+                format!("{value} is out of range"),
+                format!("write 0 (off) or {least} to {most}"),
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn listeners(listen: &[String], resolve: Resolve) -> Result<Vec<SocketAddr>, Wrong> {

@@ -85,6 +85,13 @@ pub struct Sip {
     pub max_call_duration_s: u64,
     /// An unanswered call is given up after this many seconds.
     pub ring_timeout_s: u64,
+    /// A next hop that sent nothing, or 503, is tried last for so long, seconds; 0 = never.
+    pub hop_penalty_s: u64,
+    /// An INVITE that a next hop leaves without any response for so long goes to the next one, if
+    /// there is one, milliseconds; 0 = Timer B alone counts.
+    pub hop_timeout_ms: u64,
+    /// How often OPTIONS asks each next hop whether it lives, seconds; 0 = never.
+    pub ping_interval_s: u64,
     /// Most calls per shard.
     pub calls_max: usize,
 }

@@ -6,6 +6,7 @@
 mod classes;
 mod complaints;
 mod dialogs;
+mod hops;
 mod requests;
 mod route_sets;
 mod scenarios;
