@@ -65,6 +65,10 @@ counters! {
     call_ended,
     /// Calls ended because a session timer ran out.
     call_session_expired,
+    /// OPTIONS sent inside the dialogs of legs without session timer.
+    call_probed,
+    /// Calls ended because a peer did not know them any more when it was asked so.
+    call_probe_failed,
     /// Calls ended because they reached the longest duration allowed.
     call_duration_exceeded,
     /// Calls ended because charging said so.

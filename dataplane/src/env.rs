@@ -87,7 +87,7 @@ slotmap::new_key_type! {
 pub enum CallTimer {
     /// The charging state's next deadline (interim interval).
     Charging,
-    /// Session expiry or refresh of a leg (RFC 4028); the index of the leg.
+    /// Session expiry or refresh of a leg (RFC 4028), or its probe; the index of the leg.
     Session(u8),
     /// `max_call_duration` is over.
     MaxDuration,

@@ -89,6 +89,8 @@ pub enum Role {
     Cancel,
     /// Client: our own session refresh (RFC 4028).
     Refresh,
+    /// Client: our own OPTIONS inside the dialog of a leg without session timer.
+    Probe,
     /// Server or client: a request outside dialogs, relayed as a pair.
     Event,
     /// Client: our own OPTIONS to a next hop, of no call.
@@ -112,7 +114,7 @@ pub struct Call {
     pub updates: [Option<PassedUpdate>; 2],
     /// Our last re-INVITE towards each leg that refreshes its session.
     pub refreshing: [Option<TxnId>; 2],
-    /// Wheel entries: charging deadline, session timers of both legs, duration, ringing,
+    /// Wheel entries: charging deadline, session timer or probe of both legs, duration, ringing,
     /// hop.
     pub timers: [Option<TimerHandle>; TIMERS],
     /// Deadline behind `timers[CHARGING]`.
@@ -147,7 +149,7 @@ pub struct Held {
 
 /// Index of the charging deadline in [`Call::timers`].
 pub(super) const CHARGING: usize = 0;
-/// Index of leg 0's session timer; leg 1's follows.
+/// Index of leg 0's session timer, or of its probe if it has none; leg 1's follows.
 pub(super) const SESSION: usize = 1;
 /// Index of the longest duration.
 pub(super) const DURATION: usize = 3;

@@ -28,6 +28,7 @@ mod orphan;
 mod own;
 mod pair;
 mod passing;
+mod probe;
 mod replaces;
 mod routing;
 mod services;
@@ -201,6 +202,7 @@ impl B2bua {
             Role::InviteClient => self.on_invite_response(env, id, user, response, origin),
             Role::Relay => self.on_relayed_response(env, id, user, response, origin),
             Role::Refresh => self.on_refresh_response(env, id, user, response, origin),
+            Role::Probe => self.on_probe_answer(env, id, user, Some(response)),
             Role::Event => self.on_event_response(env, id, user, Some(response)),
             Role::Bye => self.on_bye_response(env, id, user, response),
             Role::InviteServer | Role::Local | Role::Cancel | Role::Ping => {}

@@ -86,6 +86,7 @@ struct SipFile {
     min_se_s: u32,
     max_call_duration_s: u64,
     ring_timeout_s: u64,
+    probe_interval_s: u64,
     hop_penalty_s: u64,
     hop_timeout_ms: u64,
     ping_interval_s: u64,
@@ -107,6 +108,7 @@ impl Default for SipFile {
             min_se_s: 90,
             max_call_duration_s: 4 * 3_600,
             ring_timeout_s: 180,
+            probe_interval_s: 0,
             hop_penalty_s: 30,
             hop_timeout_ms: 4_000,
             ping_interval_s: 0,
@@ -329,7 +331,7 @@ fn sip(file: SipFile, classes: &Classes, resolve: Resolve) -> Result<Sip, Wrong>
             "T1 is 1 to 60000 ms and not above T2",
         ));
     }
-    hops(&file)?;
+    watched(&file)?;
     let peers = file
         .peer
         .into_iter()
@@ -360,6 +362,7 @@ fn sip(file: SipFile, classes: &Classes, resolve: Resolve) -> Result<Sip, Wrong>
         },
         max_call_duration_s: file.max_call_duration_s,
         ring_timeout_s: file.ring_timeout_s,
+        probe_interval_s: file.probe_interval_s,
         hop_penalty_s: file.hop_penalty_s,
         hop_timeout_ms: file.hop_timeout_ms,
         ping_interval_s: file.ping_interval_s,
@@ -367,9 +370,10 @@ fn sip(file: SipFile, classes: &Classes, resolve: Resolve) -> Result<Sip, Wrong>
     })
 }
 
-// How next hops are watched.
-fn hops(file: &SipFile) -> Result<(), Wrong> {
+// How next hops and the peers of calls are watched.
+fn watched(file: &SipFile) -> Result<(), Wrong> {
     let bounds = [
+        ("probe_interval_s", file.probe_interval_s, 10, 86_400),
         ("hop_penalty_s", file.hop_penalty_s, 1, 3_600),
         ("hop_timeout_ms", file.hop_timeout_ms, 100, 60_000),
         ("ping_interval_s", file.ping_interval_s, 2, 3_600),

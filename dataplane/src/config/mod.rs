@@ -83,6 +83,9 @@ pub struct Sip {
     pub session: Wanted,
     /// A call is ended after this many seconds; 0 = never.
     pub max_call_duration_s: u64,
+    /// How often a leg without session timer is asked by OPTIONS whether it knows the call,
+    /// seconds; 0 = never.
+    pub probe_interval_s: u64,
     /// An unanswered call is given up after this many seconds.
     pub ring_timeout_s: u64,
     /// A next hop that sent nothing, or 503, is tried last for so long, seconds; 0 = never.

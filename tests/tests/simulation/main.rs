@@ -7,6 +7,7 @@ mod classes;
 mod complaints;
 mod dialogs;
 mod hops;
+mod probes;
 mod requests;
 mod route_sets;
 mod scenarios;
