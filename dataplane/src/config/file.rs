@@ -1,12 +1,14 @@
 //! The TOML file as it is written, its defaults, and its way into [`Config`].
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use serde::Deserialize;
 
 use super::route::HOPS_MAX;
 use super::{
-    Auth, Classes, Config, Hop, Matcher, Node, Peer, Resolve, Route, Secret, Sip, triggers,
+    Auth, Classes, Config, ConfigError, Hop, Matcher, Node, Peer, Resolve, Route, Secret, Sip,
+    triggers,
 };
 
 use crate::dialog::session_timer::Wanted;
@@ -18,6 +20,18 @@ pub(super) struct Wrong {
     pub(super) key: String,
     pub(super) reason: String,
     pub(super) fix: String,
+}
+
+impl Wrong {
+    /// The same with the file's name.
+    pub(super) fn of(self, file: &Path) -> ConfigError {
+        ConfigError {
+            file: file.to_owned(),
+            key: self.key,
+            reason: self.reason,
+            fix: self.fix,
+        }
+    }
 }
 
 /// Builds one.
@@ -410,6 +424,7 @@ fn listeners(listen: &[String], resolve: Resolve) -> Result<Vec<SocketAddr>, Wro
         };
         found.push(socket(resolve, &key, address)?);
     }
+    once("sip.listen", &found)?;
     Ok(found)
 }
 
@@ -601,6 +616,18 @@ fn hop(key: &str, order: usize, file: HopFile, resolve: Resolve) -> Result<Hop, 
         address,
         priority,
         weight,
+    })
+}
+
+/// Refuses a list in which an address stands twice.
+pub(super) fn once(key: &str, list: &[SocketAddr]) -> Result<(), Wrong> {
+    let again = (1..list.len()).find(|&place| list[..place].contains(&list[place]));
+    again.map_or(Ok(()), |place| {
+        Err(wrong(
+            format!("{key}[{place}]"),
+            format!("{} stands there twice", list[place]),
+            "name each address once",
+        ))
     })
 }
 

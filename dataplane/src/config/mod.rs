@@ -7,6 +7,7 @@
 mod class;
 mod cluster;
 mod file;
+mod host;
 mod rf;
 mod route;
 mod triggers;
@@ -158,7 +159,7 @@ impl Rf {
 pub struct ConfigError {
     /// The file, if there is one.
     pub file: PathBuf,
-    /// The key, dotted.
+    /// The key, dotted; empty if it is none of them.
     pub key: String,
     /// What is wrong with it.
     pub reason: String,
@@ -174,8 +175,12 @@ impl fmt::Display for ConfigError {
             reason,
             fix,
         } = self;
-        let key = if key.is_empty() { "." } else { key };
-        write!(f, "{}: key `{key}`: {reason}\n  fix: {fix}", file.display())
+        let file = file.display();
+        match key.is_empty() {
+            // The file as a whole is wrong.
+            true => write!(f, "{file}: {reason}\n  fix: {fix}"),
+            false => write!(f, "{file}: key `{key}`: {reason}\n  fix: {fix}"),
+        }
     }
 }
 
@@ -200,12 +205,7 @@ impl Config {
 
     /// Checks a text, with host names looked up by `resolve`.
     pub fn parse_with(text: &str, path: &Path, resolve: Resolve) -> Result<Self, ConfigError> {
-        file::parse(text, resolve).map_err(|wrong| ConfigError {
-            file: path.to_owned(),
-            key: wrong.key,
-            reason: wrong.reason,
-            fix: wrong.fix,
-        })
+        file::parse(text, resolve).map_err(|wrong| wrong.of(path))
     }
 
     /// The embedded defaults: what `ringtoll run` uses without a file.
@@ -296,6 +296,14 @@ mod tests {
             "sip.advertise"
         );
         assert_eq!(wrong("[node]\ncores = [1, 1]").0, "node.cores");
+        let twice = "[\"udp:127.0.0.1:5060\", \"udp:[::1]:5060\", \"udp:127.0.0.1:5060\"]";
+        assert_eq!(
+            wrong(&format!("[sip]\nlisten = {twice}")).0,
+            "sip.listen[2]"
+        );
+        let twice = twice.replace("udp:", "");
+        let key = wrong(&format!("[charging.rf]\ncdf = {twice}")).0;
+        assert_eq!(key, "charging.rf.cdf[2]");
         assert_eq!(wrong("[sip]\nmin_se_s = 10").0, "sip.min_se_s");
         assert_eq!(
             wrong("[charging.rf]\ncdf = [\"nowhere\"]").0,

@@ -80,7 +80,8 @@ pub(super) fn rf(file: RfFile, class_files: Vec<ClassFile>, resolve: Resolve) ->
         .iter()
         .enumerate()
         .map(|(place, text)| socket(resolve, &format!("charging.rf.cdf[{place}]"), text))
-        .collect::<Result<_, _>>()?;
+        .collect::<Result<Vec<_>, _>>()?;
+    super::file::once("charging.rf.cdf", &cdf)?;
     if file.watchdog_s < 6 {
         return Err(wrong(
             "charging.rf.watchdog_s",
