@@ -6,6 +6,7 @@
 mod classes;
 mod complaints;
 mod dialogs;
+mod field;
 mod hops;
 mod probes;
 mod requests;
