@@ -114,6 +114,8 @@ pub struct ChargingClass {
     pub destination_host: Option<String>,
     /// SDP and early media appear in the records.
     pub record_sdp: bool,
+    /// Subscription-Ids of type END_USER_E164 go without the `+` of a global number.
+    pub strip_plus: bool,
     /// How long a STOP may wait for the answer to the BYE (`stop_at_bye_answer`), milliseconds.
     pub stop_hold_ms: u64,
     /// AVPs that no record carries.
@@ -133,6 +135,7 @@ impl Default for ChargingClass {
             destination_realm: String::new(),
             destination_host: None,
             record_sdp: true,
+            strip_plus: true,
             // Timer F of RFC 3261: after that no answer to the BYE will come.
             stop_hold_ms: 64 * 500,
             omitted: Omitted::default(),

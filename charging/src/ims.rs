@@ -7,7 +7,7 @@ use crate::diameter::dictionary as d;
 use crate::time::UnixMillis;
 use crate::trigger::{
     AccessTransfer, AccessTransferType, LIST_LENGTH_MAX, MessageBody, Nni, Sdp, SessionFacts,
-    SupplementaryService, VALUE_LENGTH_MAX,
+    SubscriptionIdType, SupplementaryService, VALUE_LENGTH_MAX,
 };
 
 /// Node-Functionality of an application server.
@@ -42,8 +42,13 @@ fn texts(writer: &mut Writer<'_>, attribute: d::Attribute, values: &[&[u8]]) {
 }
 
 /// Subscription-Ids: on Rf they stand inside Service-Information.
-pub(crate) fn subscriptions(writer: &mut Writer<'_>, facts: &SessionFacts<'_>) {
+pub(crate) fn subscriptions(writer: &mut Writer<'_>, facts: &SessionFacts<'_>, strip_plus: bool) {
     for (kind, data) in facts.subscription_ids.iter().take(LIST_LENGTH_MAX) {
+        let number = data.strip_prefix(b"+").filter(|_| strip_plus);
+        let data = match kind {
+            SubscriptionIdType::E164 => number.unwrap_or(data),
+            _ => data,
+        };
         let group = writer.open(d::SUBSCRIPTION_ID);
         writer.u32(d::SUBSCRIPTION_ID_TYPE, *kind as u32);
         writer.text(d::SUBSCRIPTION_ID_DATA, bounded(data));

@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -11,7 +11,7 @@ use crate::io::{self, CdrLine};
 
 /// ringtoll: a SIP back-to-back user agent with carrier charging.
 #[derive(Parser)]
-#[command(version, about)]
+#[command(name = "ringtoll", version, about)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -25,7 +25,8 @@ enum Command {
         #[arg(long)]
         config: Option<PathBuf>,
     },
-    /// Check a configuration file: exit status 2 if it is wrong.
+    /// Check a configuration file, and whether this host has the cores and directories that it
+    /// names: exit status 2 if something is wrong.
     Check {
         /// Configuration file.
         #[arg(long)]
@@ -49,13 +50,13 @@ enum Command {
         #[arg(long)]
         config: Option<PathBuf>,
         /// That address, if there is no file.
-        #[arg(long, value_name = "HOST:PORT", conflicts_with = "config")]
+        #[arg(long, value_name = "HOST:PORT", value_parser = resolve, conflicts_with = "config")]
         admin: Option<SocketAddr>,
     },
     /// Run the bundled charging data function by itself.
     Cdf {
         /// Address to listen on.
-        #[arg(long, value_name = "HOST:PORT")]
+        #[arg(long, value_name = "HOST:PORT", value_parser = resolve)]
         listen: SocketAddr,
         /// SQLite file for records and CDRs.
         #[arg(long)]
@@ -111,13 +112,16 @@ pub fn main() -> ExitCode {
         },
         Command::Drain { config, admin } => drain(config.as_deref(), admin),
         Command::Key { file } => finish(io::write_keys(&file)),
-        Command::Check { config } => match Config::load(&config) {
-            Ok(_) => {
-                println!("{}: good", config.display());
-                ExitCode::SUCCESS
+        Command::Check { config } => {
+            let checked = Config::load(&config).and_then(|read| read.check_host(&config));
+            match checked {
+                Ok(()) => {
+                    println!("{}: good", config.display());
+                    ExitCode::SUCCESS
+                }
+                Err(error) => refuse(&error),
             }
-            Err(error) => refuse(&error),
-        },
+        }
         Command::Cdf {
             listen,
             store,
@@ -128,6 +132,12 @@ pub fn main() -> ExitCode {
         } => finish(list(&store, json)),
         Command::Calls { state_dir } => finish(io::list_calls(&state_dir)),
     }
+}
+
+// An address, or a host name that stands for one.
+fn resolve(text: &str) -> Result<SocketAddr, String> {
+    let mut found = text.to_socket_addrs().map_err(|error| error.to_string())?;
+    found.next().ok_or_else(|| "no address".to_owned())
 }
 
 fn drain(config: Option<&std::path::Path>, admin: Option<SocketAddr>) -> ExitCode {

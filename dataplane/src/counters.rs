@@ -67,6 +67,10 @@ counters! {
     call_ended,
     /// Calls ended because a session timer ran out.
     call_session_expired,
+    /// OPTIONS sent inside the dialogs of legs without session timer.
+    call_probed,
+    /// Calls ended because a peer did not know them any more when it was asked so.
+    call_probe_failed,
     /// Calls ended because they reached the longest duration allowed.
     call_duration_exceeded,
     /// Calls ended because charging said so.
@@ -75,6 +79,14 @@ counters! {
     call_ack_missing,
     /// Requests outside dialogs relayed.
     event_relayed,
+    /// INVITEs that went to another next hop because nothing came from the one before.
+    hop_left,
+    /// Times that a next hop was put behind the others: it was silent or sent 503.
+    hop_penalised,
+    /// OPTIONS sent to next hops.
+    hop_ping_sent,
+    /// Of such, those that got no answer, or 503.
+    hop_ping_unanswered,
     /// Challenges of trunks answered.
     challenge_answered,
     /// ACRs of type START produced.

@@ -73,6 +73,8 @@ pub enum TimerKey {
     Transaction(crate::transaction::TxnId, crate::transaction::Timer),
     /// A call's timer.
     Call(CallKey, CallTimer),
+    /// A next hop is to be asked whether it lives; its place among them.
+    Ping(u16),
 }
 
 slotmap::new_key_type! {
@@ -85,10 +87,12 @@ slotmap::new_key_type! {
 pub enum CallTimer {
     /// The charging state's next deadline (interim interval).
     Charging,
-    /// Session expiry or refresh of a leg (RFC 4028); the index of the leg.
+    /// Session expiry or refresh of a leg (RFC 4028), or its probe; the index of the leg.
     Session(u8),
     /// `max_call_duration` is over.
     MaxDuration,
+    /// The next hop has sent nothing, and there is another one to try.
+    Hop,
     /// Nobody answered: the set-up is given up (the proxy's Timer C, RFC 3261 16.6).
     Ringing,
 }

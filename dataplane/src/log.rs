@@ -1,6 +1,7 @@
 //! Logging: tracing to standard error, filtered by `RINGTOLL_LOG`.
 
 use std::fmt;
+use std::io::IsTerminal;
 
 /// Sets logging up, once, at the start of the program. `RINGTOLL_LOG` takes a filter such as
 /// `debug` or `dataplane=trace`; `info` is the default.
@@ -11,6 +12,8 @@ pub fn set_up() {
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // Files and pipes get no colours.
+        .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .try_init();
 }

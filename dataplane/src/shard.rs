@@ -111,8 +111,10 @@ impl Shard {
         let secret = env.rng.next_u64();
         let claims = Claims::new(parts.tokens.secret());
         let listeners = parts.config.sip.listen.len();
+        let mut b2bua = B2bua::new(parts.config, parts.place, parts.tokens, parts.ctf, secret);
+        b2bua.begin(&mut env);
         Self {
-            b2bua: B2bua::new(parts.config, parts.place, parts.tokens, parts.ctf, secret),
+            b2bua,
             env,
             router: parts.router,
             blobs: parts.blobs,
@@ -235,6 +237,9 @@ impl Shard {
                 }
                 TimerKey::Call(key, timer) if !self.acts => {
                     self.b2bua.postpone(&mut self.env, key, timer);
+                }
+                TimerKey::Ping(hop) => {
+                    self.b2bua.on_ping_timer(&mut self.env, hop, self.acts);
                 }
                 TimerKey::Call(key, timer) => self.b2bua.on_call_timer(&mut self.env, key, timer),
             }
@@ -514,6 +519,12 @@ impl Shard {
     /// The Diameter connections, for the shell that owns their sockets.
     pub fn router(&mut self) -> &mut Router {
         &mut self.router
+    }
+
+    /// Number of next hops that are tried last at the moment.
+    #[must_use]
+    pub fn hops_avoided(&self) -> usize {
+        self.b2bua.hops_avoided(self.env.now_ms)
     }
 
     /// The B2BUA, for the admin pages.

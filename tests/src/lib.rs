@@ -8,6 +8,7 @@ pub mod cluster_checks;
 pub mod cluster_random;
 pub mod exercise;
 pub mod exercise_replication;
+pub mod hand;
 pub mod net;
 pub mod process;
 pub mod random;

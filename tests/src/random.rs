@@ -27,7 +27,9 @@ fn draw(seed: u64, sabotage: Sabotage) -> World {
             Net::draw(&mut rng)
         },
         config: format!(
-            "session_expires_s = {}\nring_timeout_s = 40\nmax_call_duration_s = {}\n",
+            "probe_interval_s = {}\nsession_expires_s = {}\nring_timeout_s = 40\n\
+             max_call_duration_s = {}\n",
+            [0, 20][(seed % 2) as usize],
             [0, 90, 1_800][rng.below(3) as usize],
             [60, 600][rng.below(2) as usize]
         ),

@@ -372,6 +372,18 @@ impl World {
         self.push(at, Event::Misfortune(what));
     }
 
+    /// Lets a phone that the test plays itself send a datagram.
+    pub fn say(&mut self, phone: usize, text: &str) {
+        let from = self.phones[phone].address;
+        let bytes = text.as_bytes().to_vec();
+        self.sent.push((phone, bytes.clone()));
+        let delays: Vec<u64> = self.net.copies(&mut self.rng).collect();
+        for delay in delays {
+            let bytes = bytes.clone();
+            self.push(self.now + delay, Event::ToNode { from, bytes });
+        }
+    }
+
     /// Lets everything that a phone sent and that begins with `start` arrive once more, now.
     pub fn replay(&mut self, phone: usize, start: &str) {
         let from = self.phones[phone].address;

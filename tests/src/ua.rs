@@ -83,6 +83,8 @@ pub struct Plan {
     pub reinvite_ignored: bool,
     /// Seconds after which the phone vanishes: no power.
     pub dies_at: Option<u64>,
+    /// The test plays it itself: see [`crate::hand`].
+    pub by_hand: bool,
 }
 
 /// What a phone saw.
@@ -126,6 +128,8 @@ pub struct Ledger {
     pub replaced_by: String,
     /// What should not have come.
     pub wrong: Vec<String>,
+    /// What came to a phone that the test plays itself, and when.
+    pub heard: Vec<(u64, String)>,
 }
 
 /// A datagram a phone sends.
@@ -231,6 +235,10 @@ impl Phone {
     pub fn handle_datagram(&mut self, now: u64, from: SocketAddr, bytes: &[u8]) {
         if self.plan.dead || self.plan.dies_at.is_some_and(|at| at <= now) {
             return;
+        }
+        if self.plan.by_hand {
+            let text = String::from_utf8_lossy(bytes).into_owned();
+            return self.ledger.heard.push((now, text));
         }
         let mut index = Index::new();
         let message = match parse(bytes, &mut index) {

@@ -5,7 +5,9 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use serde_json::Value;
-use tests::process::{NodeProcess, Sipp, free_udp, is_installed, ringtoll, wait_until};
+use tests::process::{
+    NodeProcess, Running, Sipp, free_tcp, free_udp, is_installed, ringtoll, wait_until,
+};
 
 fn ringtoll_with(arguments: &[&str]) -> Output {
     Command::new(ringtoll())
@@ -52,22 +54,71 @@ fn a_file_that_is_not_there_is_named() {
     assert_eq!(output.status.code(), Some(2));
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(
-        said.contains("nowhere.toml") && said.contains("cannot be read"),
+        said.contains("nowhere.toml: cannot be read") && said.contains("fix: "),
         "{said}"
     );
+    assert!(!said.contains("key"), "no key is wrong: {said}");
+}
+
+#[test]
+fn a_file_that_does_not_fit_the_host_is_refused() {
+    let dir = tempfile::tempdir().expect("there is room for temporary files");
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    std::fs::write(at("file"), b"").expect("the directory takes files");
+    for (key, value) in [
+        ("node.cores", "[100000]".to_owned()),
+        ("node.state_dir", format!("{:?}", at("file/below"))),
+        ("node.data_dir", format!("{:?}", at("file"))),
+    ] {
+        let own = key.trim_start_matches("node.");
+        let usual = [("state_dir", at("state")), ("data_dir", at("data"))];
+        let usual = usual.iter().filter(|(name, _)| *name != own);
+        let usual: String = usual
+            .map(|(name, path)| format!("{name} = {path:?}\n"))
+            .collect();
+        let text = format!("[node]\n{usual}{own} = {value}\n");
+        let (status, said) = check(dir.path(), &text);
+        assert_eq!(status, Some(2), "{said}");
+        assert!(said.contains(&format!("key `{key}`: ")), "{said}");
+        assert!(said.contains("\n  fix: "), "{said}");
+    }
+    assert!(!Path::new(&at("state")).exists(), "nothing is made");
+}
+
+#[test]
+fn the_program_says_its_own_name_and_version() {
+    let output = ringtoll_with(&["--version"]);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.starts_with("ringtoll "), "{said}");
+}
+
+#[test]
+fn the_bundled_cdf_listens_at_a_host_name() {
+    let dir = tempfile::tempdir().expect("there is room for temporary files");
+    let (port, log) = (free_tcp().port(), dir.path().join("cdf.log"));
+    let mut command = Command::new(ringtoll());
+    command.args(["cdf", "--listen", &format!("localhost:{port}"), "--store"]);
+    command.arg(dir.path().join("cdf.sqlite"));
+    let _cdf = Running::start(&mut command, &log);
+    let listens = || std::net::TcpStream::connect(("localhost", port)).is_ok();
+    assert!(wait_until(Duration::from_secs(10), listens));
 }
 
 #[test]
 fn a_good_file_passes() {
     let dir = tempfile::tempdir().expect("there is room for temporary files");
+    let here = format!(
+        "[node]\nstate_dir = \"{dir}/state\"\ndata_dir = \"{dir}/data\"\n",
+        dir = dir.path().display()
+    );
     for text in [
         "",
-        "[node]\nname = \"n1\"\n",
+        "name = \"n1\"\ncores = [0]\n",
         "[sip]\nlisten = [\"udp:127.0.0.1:5060\"]\n[[sip.route]]\nmatch = \"*\"\n\
          next_hop = \"127.0.0.1:5070\"\n[charging.rf]\ncdf = [\"127.0.0.1:3868\"]\n\
          [charging.rf.triggers]\nevent_on_cancel = false\n",
     ] {
-        let (status, said) = check(dir.path(), text);
+        let (status, said) = check(dir.path(), &format!("{here}{text}"));
         assert_eq!(status, Some(0), "{said}");
         assert!(said.contains(": good"), "{said}");
     }
@@ -259,7 +310,7 @@ fn end_less_start(cdr: &Value) -> u64 {
 }
 
 /// What is written, the key named, a word of the reason, a word of the fix.
-const BAD_FILES: [(&str, &str, &str, &str); 42] = [
+const BAD_FILES: [(&str, &str, &str, &str); 46] = [
     ("[node\nname = 1\n", "line 1", "", "valid TOML"),
     (
         "[node]\nname = \"a\"\nname = \"b\"\n",
@@ -343,6 +394,30 @@ const BAD_FILES: [(&str, &str, &str, &str); 42] = [
         "charging.rf.cdf[0]",
         "no port",
         "127.0.0.1:3868",
+    ),
+    (
+        "[sip]\nlisten = [\"udp:127.0.0.1:5060\", \"udp:127.0.0.1:5060\"]\n",
+        "sip.listen[1]",
+        "twice",
+        "once",
+    ),
+    (
+        "[sip]\nping_interval_s = 1\n",
+        "sip.ping_interval_s",
+        "1 is out of range",
+        "0 (off) or 2 to 3600",
+    ),
+    (
+        "[sip]\nprobe_interval_s = 3\n",
+        "sip.probe_interval_s",
+        "3 is out of range",
+        "0 (off) or 10 to 86400",
+    ),
+    (
+        "[charging.rf]\ncdf = [\"127.0.0.1:3868\", \"127.0.0.1:3868\"]\n",
+        "charging.rf.cdf[1]",
+        "twice",
+        "once",
     ),
     (
         "[charging.rf]\norigin_realm = \"a b\"\n",
@@ -494,6 +569,11 @@ fn drain_ends_a_running_node_in_order_and_says_who_does_not_answer() {
     assert!(said.contains("the node has ended"), "{said}");
     let ended = node.wait(Duration::from_secs(10)).expect("it ended");
     assert_eq!(ended.code(), Some(0), "{}", node.log());
+    let log = node.log();
+    assert!(
+        log.contains("INFO") && !log.contains('\u{1b}'),
+        "no colours: {log:?}"
+    );
     let output = ringtoll_with(&["drain", "--admin", &admin]);
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8_lossy(&output.stderr);

@@ -176,7 +176,7 @@ pub(crate) fn template(
     ims::user_equipment(&mut writer, facts.imei);
     let service_at = writer.position();
     let service = writer.open(d::SERVICE_INFORMATION);
-    ims::subscriptions(&mut writer, facts);
+    ims::subscriptions(&mut writer, facts, class.strip_plus);
     let ims_at = writer.position();
     let group = writer.open(d::IMS_INFORMATION);
     ims::session_facts(&mut writer, facts);

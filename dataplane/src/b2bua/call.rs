@@ -6,6 +6,7 @@ use charging::time::UnixMillis;
 use replication::Version;
 
 use super::call_state::{CallState, Phase};
+use super::offers::PassedUpdate;
 use crate::dialog::{Dialog, Text};
 use crate::env::ListenerId;
 use crate::timer::TimerHandle;
@@ -88,8 +89,12 @@ pub enum Role {
     Cancel,
     /// Client: our own session refresh (RFC 4028).
     Refresh,
+    /// Client: our own OPTIONS inside the dialog of a leg without session timer.
+    Probe,
     /// Server or client: a request outside dialogs, relayed as a pair.
     Event,
+    /// Client: our own OPTIONS to a next hop, of no call.
+    Ping,
 }
 
 /// A call in a shard's table.
@@ -105,7 +110,12 @@ pub struct Call {
     pub unanswered: [Option<u32>; 2],
     /// The INVITE being bridged from each leg, until its ACK is through.
     pub invites: [Option<BridgedInvite>; 2],
-    /// Wheel entries: charging deadline, session timers of both legs, duration, ringing.
+    /// The last UPDATE that was passed on from each leg.
+    pub updates: [Option<PassedUpdate>; 2],
+    /// Our last re-INVITE towards each leg that refreshes its session.
+    pub refreshing: [Option<TxnId>; 2],
+    /// Wheel entries: charging deadline, session timer or probe of both legs, duration, ringing,
+    /// hop.
     pub timers: [Option<TimerHandle>; TIMERS],
     /// Deadline behind `timers[CHARGING]`.
     pub charging_due: Option<UnixMillis>,
@@ -139,13 +149,16 @@ pub struct Held {
 
 /// Index of the charging deadline in [`Call::timers`].
 pub(super) const CHARGING: usize = 0;
-/// Index of leg 0's session timer; leg 1's follows.
+/// Index of leg 0's session timer, or of its probe if it has none; leg 1's follows.
 pub(super) const SESSION: usize = 1;
 /// Index of the longest duration.
 pub(super) const DURATION: usize = 3;
 /// Index of the ringing time-out.
 pub(super) const RINGING: usize = 4;
-const TIMERS: usize = 5;
+/// Index of the wait for a hop.
+pub(super) const HOP: usize = 5;
+/// Number of wheel entries.
+pub(super) const TIMERS: usize = 6;
 
 /// What is only known while the call is being set up.
 #[derive(Default)]
@@ -164,12 +177,12 @@ pub struct SetUp {
     pub forks: Vec<Dialog>,
     /// Our tag towards the caller in each of them.
     pub fork_tags: Vec<Text>,
-    /// The INVITE that a CANCEL was sent for.
-    pub cancelled: Option<TxnId>,
     /// A CANCEL is to be sent as soon as the callee's side answers provisionally.
     pub cancel_pending: bool,
     /// The caller got its final answer; what the callee's side still says is only cleaned up.
     pub over: bool,
+    /// The hop that has the INVITE sent something.
+    pub heard: bool,
     /// A provisional response other than 100 went to the caller.
     pub rang: bool,
     /// Min-SE that a 422 asked for.
@@ -197,6 +210,8 @@ pub struct BridgedInvite {
     pub late_offer: bool,
     /// A 2xx was relayed.
     pub answered: bool,
+    /// A reliable provisional response brought the answer to its offer.
+    pub answered_early: bool,
 }
 
 impl Call {

@@ -95,7 +95,7 @@ impl<'a> Values<'a> {
                     .iter()
                     .position(|&byte| byte == b';')
                     .unwrap_or(digits.len());
-                (SubscriptionIdType::E164, strip_plus(&digits[..end]))
+                (SubscriptionIdType::E164, &digits[..end])
             }
             _ => (SubscriptionIdType::SipUri, uri),
         };
@@ -530,10 +530,6 @@ pub(super) fn unquoted(value: &[u8]) -> &[u8] {
         .strip_prefix(b"\"")
         .and_then(|rest| rest.strip_suffix(b"\""))
         .unwrap_or(value)
-}
-
-fn strip_plus(digits: &[u8]) -> &[u8] {
-    digits.strip_prefix(b"+").unwrap_or(digits)
 }
 
 /// A number in a header value.

@@ -2,8 +2,6 @@
 
 use std::net::SocketAddr;
 
-use charging::trigger::CauseCode;
-
 use super::bridge;
 use super::call::BridgedInvite;
 use super::call_state::{OpenInvite, Phase};
@@ -11,7 +9,7 @@ use super::set_up::INVITE_KEPT_MAX;
 use super::{B2bua, Origin, Role, Side, User, is_dialog_method};
 use crate::compose;
 use crate::dialog::Dialog;
-use crate::dialog::session_timer::{self, Asked};
+use crate::dialog::session_timer;
 use crate::env::{CallKey, Env};
 use crate::sip::{HeaderId, Message, Method, write};
 use crate::transaction::{ServerKey, TxnId};
@@ -59,18 +57,7 @@ impl B2bua {
                 self.decline(env, key, (call, side), request, origin, status, reason, b"");
             }
             Method::Invite if phase == Phase::SettingUp => {
-                let extra = b"Retry-After: 2\r\n";
-                let (status, reason) = (500, b"Server Internal Error");
-                self.decline(
-                    env,
-                    key,
-                    (call, side),
-                    request,
-                    origin,
-                    status,
-                    reason,
-                    extra,
-                );
+                self.decline_for_now(env, key, (call, side), request, origin);
             }
             _ => self.relay(env, key, call, side, fork, request, origin),
         }
@@ -79,7 +66,7 @@ impl B2bua {
     // Answers a request of a dialog with a failure, in a transaction: what is judged by the state
     // of the call must not be judged again when the request is repeated.
     #[allow(clippy::too_many_arguments)]
-    fn decline(
+    pub(super) fn decline(
         &mut self,
         env: &mut Env,
         key: ServerKey,
@@ -137,6 +124,10 @@ impl B2bua {
         request: &Message<'_>,
         origin: Origin,
     ) {
+        if request.max_forwards() == Some(0) {
+            let (status, reason) = (483, b"Too Many Hops");
+            return self.decline(env, key, (call, side), request, origin, status, reason, b"");
+        }
         if !bridge::requires_only_known(request) {
             let mut extra = env.pool.take();
             bridge::unsupported(&mut extra, request);
@@ -173,6 +164,7 @@ impl B2bua {
         let server = self
             .layer
             .open_server(env, key, request, origin.from, origin.listener, user);
+        self.note_update(call, side, server, request);
         if request.method() == Method::Invite {
             self.send_trying(env, server);
         }
@@ -181,53 +173,6 @@ impl B2bua {
             self.keep_re_invite(env, (call, side), request, origin.from);
         }
         self.trigger_passing(env, call, side, request);
-    }
-
-    // Glare, overlapping offers and session intervals: whether the offer may go on.
-    fn may_offer(
-        &mut self,
-        env: &mut Env,
-        server: ServerKey,
-        (key, side): (CallKey, Side),
-        request: &Message<'_>,
-        origin: Origin,
-    ) -> bool {
-        let leg = (key, side);
-        let call = &self.calls[key];
-        let invite = request.method() == Method::Invite;
-        let offers = invite || bridge::sdp_of(request).is_some();
-        let theirs = call.invites[side.index()].as_ref();
-        let ours = call.invites[side.other().index()].as_ref();
-        let established = call.is_up();
-        if offers && established && ours.is_some_and(|invite| !invite.answered) {
-            // RFC 3261 14.2, RFC 3311 5.2: an offer of ours is on its way to this peer.
-            let (status, reason) = (491, b"Request Pending");
-            self.decline(env, server, leg, request, origin, status, reason, b"");
-            return false;
-        }
-        if invite && theirs.is_some_and(|invite| invite.ack.is_empty()) {
-            let extra = b"Retry-After: 3\r\n";
-            let (status, reason) = (500, b"Server Internal Error");
-            self.decline(env, server, leg, request, origin, status, reason, extra);
-            return false;
-        }
-        match session_timer::judge_request(self.config.sip.session, request, env.now.wall) {
-            Asked::TooSmall => {
-                let mut extra = env.pool.take();
-                let floor = u64::from(self.config.sip.session.min_se_s);
-                write::header_number(&mut extra, HeaderId::MinSe, floor);
-                let (status, reason) = (422, b"Session Interval Too Small");
-                self.decline(env, server, leg, request, origin, status, reason, &extra);
-                env.pool.give(extra);
-                false
-            }
-            Asked::Agreed(session) => {
-                if established {
-                    self.calls[key].state.legs[side.index()].session = session;
-                }
-                true
-            }
-        }
     }
 
     fn forward(
@@ -436,6 +381,8 @@ impl B2bua {
         }
         if status >= 200 {
             self.after_relayed(env, id, user, response);
+        } else if invite {
+            self.note_early_answer(key, to, id, response);
         }
     }
 
@@ -455,7 +402,7 @@ impl B2bua {
         let leg = &mut state.legs[user.side.index()];
         leg.refresh_target(&mut state.texts, response, origin.from);
         if refreshes {
-            leg.session = session_timer::from_response(response, env.now.wall);
+            leg.session = session_timer::from_answer(leg.session, response, env.now.wall);
             state.legs[user.side.other().index()].session.refreshed = env.now.wall;
         }
     }
@@ -488,57 +435,6 @@ impl B2bua {
         self.remember_sdp(key, to, response);
         compose::end_with_body(&mut out, response.body());
         self.layer.send_response(env, server, status, out);
-    }
-
-    // What a final response to a relayed request means for the call and its bill.
-    fn after_relayed(&mut self, env: &mut Env, id: TxnId, user: User, response: &Message<'_>) {
-        let key = user.call;
-        let (method, status) = (response.cseq().1, response.status());
-        if method == Method::Invite && status >= 300 {
-            let from = user.side.other();
-            self.calls[key].invites[from.index()] = None;
-            self.calls[key].close_invite(from, &mut env.pool);
-        }
-        self.trigger_event_inside(env, id, user, response);
-        let sets_up = self.calls[key].state.phase == Phase::SettingUp;
-        if sets_up && status < 300 && matches!(method, Method::Prack | Method::Update) {
-            self.trigger_early_exchange(env, id, user, response);
-        }
-        if !self.calls[key].is_up() {
-            return;
-        }
-        if matches!(method, Method::Invite | Method::Update) {
-            let verdict = self.trigger_media(env, id, user, response);
-            self.obey(env, key, verdict);
-        }
-        // RFC 3261 12.2.1.2: the peer no longer knows the dialog.
-        let gone = status == 481 || (status == 408 && method != Method::Info);
-        if gone && self.calls[key].is_up() {
-            self.end_call(env, key, CauseCode(i32::from(status)));
-        }
-        self.touch(key);
-    }
-
-    /// No answer came to a relayed request (Timers B and F).
-    pub(super) fn on_relay_unanswered(&mut self, env: &mut Env, id: TxnId, user: User) {
-        if let Some(server) = user.link {
-            self.answer_empty(env, server, 408, b"Request Timeout");
-        }
-        let Some(call) = self.calls.get_mut(user.call) else {
-            return;
-        };
-        // What else was not answered, a PRACK for instance, leaves a pending INVITE as it is.
-        let invite = &mut call.invites[user.side.other().index()];
-        if invite
-            .as_ref()
-            .is_some_and(|bridged| bridged.client == Some(id))
-        {
-            *invite = None;
-            call.close_invite(user.side.other(), &mut env.pool);
-        }
-        if call.is_up() {
-            self.end_call(env, user.call, CauseCode(408));
-        }
     }
 
     /// An ACK that belongs to no failure: the ACK of a 2xx.

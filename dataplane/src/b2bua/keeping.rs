@@ -2,7 +2,7 @@
 
 use replication::{Mode, Version};
 
-use super::call::{CHARGING, DURATION, RINGING, SESSION};
+use super::call::{CHARGING, DURATION, HOP, RINGING, SESSION};
 use super::{B2bua, CallState, Held, Origin, Phase, Side};
 use crate::env::{CallKey, CallTimer, Env, ListenerId, TimerKey};
 
@@ -237,6 +237,7 @@ impl B2bua {
             CallTimer::Session(side) => SESSION + usize::from(side),
             CallTimer::MaxDuration => DURATION,
             CallTimer::Ringing => RINGING,
+            CallTimer::Hop => HOP,
         };
         call.timers[slot] = Some(env.arm(POSTPONED_MS, TimerKey::Call(key, timer)));
     }

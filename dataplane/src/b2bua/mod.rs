@@ -21,12 +21,15 @@ mod call_state;
 mod challenge;
 mod events;
 mod facts;
+mod hops;
 mod in_dialog;
 mod keeping;
+mod offers;
 mod orphan;
 mod own;
 mod pair;
 mod passing;
+mod probe;
 mod replaces;
 mod routing;
 mod services;
@@ -36,6 +39,7 @@ mod tear_down;
 mod timers;
 mod triggers;
 mod trust;
+mod usage;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -54,7 +58,7 @@ pub use keeping::HoldEnv;
 use crate::config::Config;
 use crate::dialog::{Dialog, SessionTimer, Texts};
 use crate::env::{CallKey, Env, ListenerId};
-use crate::sip::{Index, Message, Method, TOKEN_BYTES as TOKEN_LEN, Token, TokenKey};
+use crate::sip::{Index, Message, Method, TOKEN_BYTES as TOKEN_LEN, Token, TokenKey, parse};
 use crate::transaction::{Layer, MatchedRequest, ServerKey, TxnId, TxnLimits};
 
 /// Where this B2BUA stands in the cluster; part of every token it mints.
@@ -88,6 +92,7 @@ pub struct B2bua {
     spare: Vec<Call>,
     counter: u64,
     ctf: Ctf,
+    hops: hops::Hops,
     touched: Vec<CallKey>,
     draining: bool,
     overloaded: bool,
@@ -103,6 +108,7 @@ impl B2bua {
     pub fn new(config: Arc<Config>, place: Place, tokens: TokenKey, ctf: Ctf, secret: u64) -> Self {
         Self {
             layer: Layer::new(config.sip.timers, TxnLimits::default(), secret),
+            hops: hops::Hops::new(&config.sip),
             config,
             place,
             tokens,
@@ -188,6 +194,9 @@ impl B2bua {
         response: &Message<'_>,
         origin: Origin,
     ) {
+        if user.role == Role::Ping {
+            return self.on_ping_answer(env, id, Some(response));
+        }
         if !self.calls.contains_key(user.call) {
             return self.on_orphan_response(env, id, user, response, origin);
         }
@@ -195,9 +204,10 @@ impl B2bua {
             Role::InviteClient => self.on_invite_response(env, id, user, response, origin),
             Role::Relay => self.on_relayed_response(env, id, user, response, origin),
             Role::Refresh => self.on_refresh_response(env, id, user, response, origin),
+            Role::Probe => self.on_probe_answer(env, id, user, Some(response)),
             Role::Event => self.on_event_response(env, id, user, Some(response)),
             Role::Bye => self.on_bye_response(env, id, user, response),
-            Role::InviteServer | Role::Local | Role::Cancel => {}
+            Role::InviteServer | Role::Local | Role::Cancel | Role::Ping => {}
         }
     }
 
@@ -240,9 +250,33 @@ impl B2bua {
             }
         }
         if request.max_forwards() == Some(0) {
+            // RFC 3261 16.3, 11: with no hop left, OPTIONS asks whoever it has come to.
+            if request.method() == Method::Options {
+                return self.answer_options(env, request, origin);
+            }
             env.counters.sip_request_declined += 1;
             return self.refuse(env, request, origin, 483, b"Too Many Hops", b"");
         }
+        let mut straight = env.pool.take();
+        if request.to_tag().is_none() && self.straighten(&mut straight, request) {
+            let mut index = self.index.take().unwrap_or_default();
+            if let Ok(request) = parse(&straight, &mut index) {
+                self.on_outside_dialog(env, key, &request, origin);
+            }
+            self.index = Some(index);
+        } else {
+            self.on_outside_dialog(env, key, request, origin);
+        }
+        env.pool.give(straight);
+    }
+
+    fn on_outside_dialog(
+        &mut self,
+        env: &mut Env,
+        key: ServerKey,
+        request: &Message<'_>,
+        origin: Origin,
+    ) {
         match request.method() {
             Method::Invite if request.to_tag().is_none() => {
                 self.on_invite(env, key, request, origin);
@@ -255,7 +289,7 @@ impl B2bua {
                 b"Call/Transaction Does Not Exist",
                 b"",
             ),
-            Method::Options if self.is_for_us(request.request_uri()) => {
+            Method::Options if self.asks_us(request, origin) => {
                 self.answer_options(env, request, origin);
             }
             Method::Bye | Method::Prack | Method::Update => {
@@ -473,7 +507,9 @@ impl B2bua {
             closing: [None; 2],
             unanswered: [None; 2],
             invites: [None, None],
-            timers: [None; 5],
+            updates: [None; 2],
+            refreshing: [None; 2],
+            timers: [None; call::TIMERS],
             charging_due: None,
             dirty: false,
             listed: false,

@@ -23,6 +23,10 @@ impl B2bua {
     ) {
         let status = response.status();
         if status < 200 {
+            // An INVITE that was left for the next hop, whose call is over.
+            if user.role == Role::InviteClient {
+                self.send_cancel(env, id, user.call, &[]);
+            }
             return;
         }
         if status < 300 && response.cseq().1 == Method::Invite {

@@ -142,6 +142,14 @@ impl B2bua {
         );
     }
 
+    /// Whether OPTIONS asks for the node itself: by its address alone, or with a user that no
+    /// route leads to, as peers do that look whether the node is alive.
+    pub(super) fn asks_us(&self, options: &Message<'_>, origin: Origin) -> bool {
+        let uri = options.request_uri();
+        let ours = crate::sip::Uri::parse(uri).is_ok_and(|uri| self.names_us(&uri));
+        self.is_for_us(uri) || (ours && self.route_for(options, origin).is_none())
+    }
+
     /// OPTIONS to the node itself: what it can do, and its load.
     pub(super) fn answer_options(&mut self, env: &mut Env, request: &Message<'_>, origin: Origin) {
         if self.draining {

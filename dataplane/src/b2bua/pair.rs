@@ -8,6 +8,7 @@ use super::call_state::Phase;
 use super::trust::Trust;
 use super::{B2bua, Origin, Role, Side, User};
 use crate::compose;
+use crate::dialog::Way;
 use crate::env::{CallKey, Env};
 use crate::sip::{HeaderId, Message, parse, write};
 use crate::transaction::{ServerKey, TxnId};
@@ -100,14 +101,12 @@ impl B2bua {
     fn write_event(&self, out: &mut Vec<u8>, key: CallKey, txn: TxnId, request: &Message<'_>) {
         let state = &self.calls[key].state;
         let leg = &state.legs[1];
-        write::request_line(out, request.method_text(), request.request_uri());
+        let way = Way::new(request.request_uri(), state.texts.get(leg.route_set));
+        write::request_line(out, request.method_text(), way.request_uri);
         self.write_via(out, state.id, txn, leg.listener);
         let forwards = request.max_forwards().unwrap_or(70).saturating_sub(1);
         write::header_number(out, HeaderId::MaxForwards, u64::from(forwards));
-        let routes = state.texts.get(leg.route_set);
-        if !routes.is_empty() {
-            write::header(out, HeaderId::Route, routes);
-        }
+        way.write_routes(out);
         let trust = self.trust(state.legs[0].peer, leg.peer);
         copy_pair(out, request, trust);
         if trust.wants_vector(request) {
@@ -141,6 +140,10 @@ impl B2bua {
             && self.answer_challenge(env, id, user, response)
         {
             return;
+        }
+        if let Some(busy) = response.filter(|response| response.status() == 503) {
+            let hop = self.calls[key].state.legs[1].peer;
+            self.penalise_hop(env, hop, Some(busy));
         }
         let call = &mut self.calls[key];
         let status = response.map_or(408, |response| response.status());

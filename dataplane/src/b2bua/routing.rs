@@ -7,7 +7,7 @@ use crate::compose;
 use crate::config::Route;
 use crate::dialog::{Text, Texts};
 use crate::env::{Env, ListenerId};
-use crate::sip::{HeaderId, Message, NameAddr, Uri};
+use crate::sip::{HeaderId, Message, NameAddr, Uri, write};
 
 /// Why a request cannot be routed: the answer it gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub(super) struct NoRoute {
 }
 
 impl B2bua {
-    /// Fills `hops` with the next hops to try, last first, and returns the route set of the
+    /// Fills `hops` with the next hops to try, last first, those in poor health behind the others, and returns the route set of the
     /// request as it leaves, its Route less the one that names us (RFC 3261 16.4), beside the
     /// number of the route taken.
     pub(super) fn route(
@@ -33,9 +33,13 @@ impl B2bua {
         if let Some(route) = self.route_for(request, origin) {
             let mut order = env.pool.take();
             route.order(&mut env.rng, &mut order);
-            for &hop in order.iter().rev() {
-                let address = route.hops[usize::from(hop)].address;
-                hops.push((address, self.listener_for(address, origin.listener)));
+            for avoided in [true, false] {
+                for &hop in order.iter().rev() {
+                    let address = route.hops[usize::from(hop)].address;
+                    if self.hops.avoids(address, env.now_ms) == avoided {
+                        hops.push((address, self.listener_for(address, origin.listener)));
+                    }
+                }
             }
             env.pool.give(order);
             return Ok((routes, route.number));
@@ -91,6 +95,31 @@ impl B2bua {
             texts.add_parts(&[if first { b"" } else { b", " }, route]);
         }
         texts.since(start)
+    }
+
+    /// Writes a first request that came by a strict router as it was before that: this node's URI
+    /// stands in place of the target, and the target is the last route (RFC 3261 16.4). False if
+    /// it did not come so.
+    pub(super) fn straighten(&self, out: &mut Vec<u8>, request: &Message<'_>) -> bool {
+        let own = Uri::parse(request.request_uri()).is_ok_and(|uri| {
+            uri.user.is_none() && uri.param(b"lr").is_some() && self.names_us(&uri)
+        });
+        let last = request.values(HeaderId::Route).last();
+        let Some(target) = last.filter(|route| own && !self.is_our_route(route)) else {
+            return false;
+        };
+        let Ok(target) = NameAddr::parse(target) else {
+            return false;
+        };
+        write::request_line(out, request.method_text(), target.uri);
+        write::copy_headers(out, request, |id| id != HeaderId::Route);
+        let count = request.values(HeaderId::Route).count();
+        for route in request.values(HeaderId::Route).take(count - 1) {
+            write::header(out, HeaderId::Route, route);
+        }
+        out.extend_from_slice(b"\r\n");
+        out.extend_from_slice(request.body());
+        true
     }
 
     fn is_our_route(&self, route: &[u8]) -> bool {

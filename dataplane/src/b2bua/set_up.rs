@@ -3,7 +3,7 @@
 use charging::trigger::Verdict;
 
 use super::bridge::{self, Crossing};
-use super::call::{BridgedInvite, FORKS_MAX, RINGING};
+use super::call::{BridgedInvite, FORKS_MAX, HOP, RINGING};
 use super::call_state::{OpenInvite, Phase};
 use super::{B2bua, Origin, Role, Side, User, no_session_timer, replaces};
 use crate::compose;
@@ -25,6 +25,10 @@ impl B2bua {
     ) {
         if !self.takes(invite, origin) {
             return self.refuse_for_load(env, invite, origin);
+        }
+        if !has_one_contact(invite) {
+            env.counters.sip_malformed_answered += 1;
+            return self.refuse(env, invite, origin, 400, b"Exactly One Contact Needed", b"");
         }
         if !bridge::requires_only_known(invite) {
             let mut extra = env.pool.take();
@@ -164,6 +168,7 @@ impl B2bua {
         };
         let leg = &mut call.state.legs[1];
         (leg.peer, leg.listener) = (peer, listener);
+        self.watch_hop(env, key);
         self.send_invite_again(env, key);
         if self.calls[key].timers[RINGING].is_none() {
             let delay = self.config.sip.ring_timeout_s * 1_000;
@@ -258,6 +263,12 @@ impl B2bua {
         response: &Message<'_>,
         origin: Origin,
     ) {
+        if self.calls[user.call].set_up.client == Some(id) {
+            self.hear_hop(env, user.call);
+        } else if response.status() < 200 {
+            // It was left for the next hop, and comes too late.
+            return self.send_cancel(env, id, user.call, &[]);
+        }
         match response.status() {
             ..200 => self.on_provisional(env, id, user, response, origin),
             200..300 => self.on_answer(env, id, user, response, origin),
@@ -359,8 +370,10 @@ impl B2bua {
             let cseq = response.cseq().0;
             return self.acknowledge_alone(env, user.call, user.side, cseq);
         }
-        if call.set_up.over || call.state.phase != Phase::SettingUp {
-            // Another fork answered too, or the caller gave up first (RFC 3261 13.2.2.4, 9.1).
+        let is_left = call.set_up.client != Some(id);
+        if is_left || call.set_up.over || call.state.phase != Phase::SettingUp {
+            // Another fork or hop answered too, or the caller gave up first (RFC 3261 13.2.2.4,
+            // 9.1).
             self.acknowledge_and_end(env, user.call, id, response, origin);
             return self.close_client(env, user.call, id);
         }
@@ -482,7 +495,11 @@ impl B2bua {
             return;
         }
         call.set_up.client = None;
-        if call.set_up.over {
+        let hop = call.state.legs[1].peer;
+        if response.status() == 503 {
+            self.penalise_hop(env, hop, Some(response));
+        }
+        if self.calls[user.call].set_up.over {
             return self.close_client(env, user.call, id);
         }
         if self.answer_challenge(env, id, user, response) {
@@ -541,6 +558,11 @@ impl B2bua {
             return;
         }
         call.set_up.client = None;
+        let (hop, heard) = (call.state.legs[1].peer, call.set_up.heard);
+        if !heard {
+            self.penalise_hop(env, hop, None);
+        }
+        let call = &self.calls[key];
         if call.set_up.over {
             return self.close_client(env, key, id);
         }
@@ -591,8 +613,10 @@ impl B2bua {
         let call = &mut self.calls[key];
         call.set_up.over = true;
         call.state.phase = Phase::Ended;
-        if let Some(timer) = call.timers[RINGING].take() {
-            env.wheel.cancel(timer);
+        for slot in [RINGING, HOP] {
+            if let Some(timer) = call.timers[slot].take() {
+                env.wheel.cancel(timer);
+            }
         }
         if let Some(client) = call.set_up.client {
             self.cancel_client(env, key, client, &[]);
@@ -615,6 +639,12 @@ impl B2bua {
         }
         self.touch(key);
     }
+}
+
+// RFC 3261 8.1.1.8: where the requests of the dialog go.
+fn has_one_contact(invite: &Message<'_>) -> bool {
+    let mut contacts = invite.values(HeaderId::Contact);
+    contacts.next().is_some_and(|contact| contact != b"*") && contacts.next().is_none()
 }
 
 /// How often a 422 is answered with a larger interval (RFC 4028 7.3).

@@ -269,10 +269,9 @@ impl B2bua {
         key: CallKey,
         reasons: &[&[u8]],
     ) {
-        if self.calls[key].set_up.cancelled == Some(invite) {
+        if self.layer.is_cancelled(invite) {
             return;
         }
-        self.calls[key].set_up.cancelled = Some(invite);
         let Some((kept, peer, listener)) = self.layer.request_of(invite) else {
             return;
         };

@@ -14,18 +14,23 @@ use crate::transaction::{Expired, Timer, TxnId};
 impl B2bua {
     /// A transaction's timer expired.
     pub fn on_transaction_timer(&mut self, env: &mut Env, id: TxnId, timer: Timer) {
+        let method = self.layer.method(id);
         match self.layer.on_timer(env, id, timer) {
             Expired::Nothing => {}
             Expired::NoAnswer(id, user) if self.calls.contains_key(user.call) => match user.role {
                 Role::InviteClient => self.on_invite_unanswered(env, id, user.call),
-                Role::Relay => self.on_relay_unanswered(env, id, user),
+                Role::Relay => self.on_relay_unanswered(env, id, user, method),
                 Role::Event => self.on_event_response(env, id, user, None),
                 Role::Refresh => self.on_refresh_unanswered(env, user),
+                Role::Probe => self.on_probe_answer(env, id, user, None),
                 Role::Bye => self.on_bye_over(id, user),
-                Role::InviteServer | Role::Local | Role::Cancel => {}
+                Role::InviteServer | Role::Local | Role::Cancel | Role::Ping => {}
             },
             Expired::NoAck(id, user) if self.calls.contains_key(user.call) => {
                 self.on_ack_missing(env, id, user);
+            }
+            Expired::NoAnswer(id, user) if user.role == Role::Ping => {
+                self.on_ping_answer(env, id, None);
             }
             Expired::NoAnswer(_, user) => self.on_orphan_unanswered(env, user),
             Expired::NoAck(..) => {}
@@ -41,6 +46,7 @@ impl B2bua {
             CallTimer::Charging => self.on_charging_deadline(env, key),
             CallTimer::Session(side) => self.on_session_timer(env, key, Side::from_index(side)),
             CallTimer::Ringing => self.on_ringing_too_long(env, key),
+            CallTimer::Hop => self.on_hop_silent(env, key),
             CallTimer::MaxDuration => {
                 self.calls[key].timers[DURATION] = None;
                 env.counters.call_duration_exceeded += 1;
@@ -67,17 +73,25 @@ impl B2bua {
         }
     }
 
-    fn arm_session(&mut self, env: &mut Env, key: CallKey, side: Side) {
+    /// Arms the session timer of a leg, or the next probe of one without.
+    pub(super) fn arm_session(&mut self, env: &mut Env, key: CallKey, side: Side) {
         let slot = SESSION + side.index();
         let call = &mut self.calls[key];
         if let Some(old) = call.timers[slot].take() {
             env.wheel.cancel(old);
         }
+        if !call.is_up() {
+            return;
+        }
         let due = call.state.legs[side.index()].session.due();
-        if let (Some(due), true) = (due, call.is_up()) {
-            let delay = due.ms_since(env.now.wall);
+        let refresh = due.map(|due| due.ms_since(env.now.wall));
+        let delay = refresh.or_else(|| {
+            let due = self.probe_due(key, side)?;
+            Some(self.probe_delay(env, due))
+        });
+        if let Some(delay) = delay {
             let timer = TimerKey::Call(key, CallTimer::Session(side as u8));
-            call.timers[slot] = Some(env.arm(delay, timer));
+            self.calls[key].timers[slot] = Some(env.arm(delay, timer));
         }
     }
 
@@ -89,12 +103,22 @@ impl B2bua {
             return;
         }
         let session = call.state.legs[side.index()].session;
+        if session.expires_s == 0 {
+            return self.send_probe(env, key, side);
+        }
         let expired = session
             .expiry()
             .is_some_and(|expiry| expiry <= env.now.wall);
         if expired {
             env.counters.call_session_expired += 1;
             self.end_call(env, key, CauseCode(408));
+        } else if session.refresher == Some(Refresher::Us) && !self.can_refresh(key, side) {
+            // A session that nobody is able to refresh must not end for it.
+            let session = &mut self.calls[key].state.legs[side.index()].session;
+            (session.expires_s, session.refresher) = (0, None);
+            session.refreshed = env.now.wall;
+            self.arm_session(env, key, side);
+            self.touch(key);
         } else if session.refresher == Some(Refresher::Us) {
             let sent = self.send_refresh(env, key, side);
             // If the refresh comes to nothing, the expiry ends the call.
@@ -113,6 +137,11 @@ impl B2bua {
         }
     }
 
+    fn can_refresh(&self, key: CallKey, side: Side) -> bool {
+        let state = &self.calls[key].state;
+        state.legs[side.index()].allows_update || !state.sdp[side.index()].is_empty()
+    }
+
     // UPDATE without SDP if the peer knows UPDATE (RFC 4028 7.4), else a re-INVITE that repeats
     // the SDP sent last.
     // False if it has to wait for an INVITE that is under way.
@@ -127,7 +156,6 @@ impl B2bua {
         let method = match leg.allows_update {
             true => Method::Update,
             false if busy => return false,
-            false if sdp.is_empty() => return true, // cannot be refreshed by us
             false => Method::Invite,
         };
         let (peer, listener, cseq) = (leg.peer, leg.listener, leg.next_cseq());
@@ -158,6 +186,9 @@ impl B2bua {
         } else {
             compose::end_without_body(&mut out);
         }
+        if method == Method::Invite {
+            self.calls[key].refreshing[side.index()] = Some(txn);
+        }
         self.layer.start_client(env, txn, cseq, out);
         true
     }
@@ -186,7 +217,7 @@ impl B2bua {
             let state = &mut self.calls[user.call].state;
             let leg = &mut state.legs[user.side.index()];
             leg.refresh_target(&mut state.texts, response, origin.from);
-            leg.session = session_timer::from_response(response, env.now.wall);
+            leg.session = session_timer::from_answer(leg.session, response, env.now.wall);
             self.arm_session(env, user.call, user.side);
             self.touch(user.call);
         } else if status == 481 || status == 408 {

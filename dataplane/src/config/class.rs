@@ -73,6 +73,7 @@ pub(super) struct Keys {
     pub(super) interim_reset_on_sip: Option<bool>,
     pub(super) late_offer: Option<String>,
     pub(super) record_sdp: Option<bool>,
+    pub(super) strip_plus: Option<bool>,
     pub(super) stop_hold_ms: Option<u64>,
     pub(super) service_context_id: Option<String>,
     pub(super) destination_realm: Option<String>,
@@ -93,6 +94,7 @@ impl Keys {
         );
         set(&mut class.interim_reset_on_sip, self.interim_reset_on_sip);
         set(&mut class.record_sdp, self.record_sdp);
+        set(&mut class.strip_plus, self.strip_plus);
         if let Some(name) = &self.realtime {
             class.realtime = triggers::realtime(&key("realtime"), name)?;
         }
@@ -173,6 +175,7 @@ pub(super) struct ClassFile {
     interim_reset_on_sip: Option<bool>,
     late_offer: Option<String>,
     record_sdp: Option<bool>,
+    strip_plus: Option<bool>,
     stop_hold_ms: Option<u64>,
     service_context_id: Option<String>,
     destination_realm: Option<String>,
@@ -241,6 +244,7 @@ fn class(at: &str, file: ClassFile, before: &Classes) -> Result<Class, Wrong> {
         interim_reset_on_sip: file.interim_reset_on_sip,
         late_offer: file.late_offer,
         record_sdp: file.record_sdp,
+        strip_plus: file.strip_plus,
         stop_hold_ms: file.stop_hold_ms,
         service_context_id: file.service_context_id,
         destination_realm: file.destination_realm,

@@ -1,12 +1,14 @@
 //! The TOML file as it is written, its defaults, and its way into [`Config`].
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use serde::Deserialize;
 
 use super::route::HOPS_MAX;
 use super::{
-    Auth, Classes, Config, Hop, Matcher, Node, Peer, Resolve, Route, Secret, Sip, triggers,
+    Auth, Classes, Config, ConfigError, Hop, Matcher, Node, Peer, Resolve, Route, Secret, Sip,
+    triggers,
 };
 
 use crate::dialog::session_timer::Wanted;
@@ -18,6 +20,18 @@ pub(super) struct Wrong {
     pub(super) key: String,
     pub(super) reason: String,
     pub(super) fix: String,
+}
+
+impl Wrong {
+    /// The same with the file's name.
+    pub(super) fn of(self, file: &Path) -> ConfigError {
+        ConfigError {
+            file: file.to_owned(),
+            key: self.key,
+            reason: self.reason,
+            fix: self.fix,
+        }
+    }
 }
 
 /// Builds one.
@@ -86,6 +100,10 @@ struct SipFile {
     min_se_s: u32,
     max_call_duration_s: u64,
     ring_timeout_s: u64,
+    probe_interval_s: u64,
+    hop_penalty_s: u64,
+    hop_timeout_ms: u64,
+    ping_interval_s: u64,
     calls_max: usize,
 }
 
@@ -104,6 +122,10 @@ impl Default for SipFile {
             min_se_s: 90,
             max_call_duration_s: 4 * 3_600,
             ring_timeout_s: 180,
+            probe_interval_s: 0,
+            hop_penalty_s: 30,
+            hop_timeout_ms: 4_000,
+            ping_interval_s: 0,
             calls_max: 250_000,
         }
     }
@@ -323,6 +345,7 @@ fn sip(file: SipFile, classes: &Classes, resolve: Resolve) -> Result<Sip, Wrong>
             "T1 is 1 to 60000 ms and not above T2",
         ));
     }
+    watched(&file)?;
     let peers = file
         .peer
         .into_iter()
@@ -353,8 +376,32 @@ fn sip(file: SipFile, classes: &Classes, resolve: Resolve) -> Result<Sip, Wrong>
         },
         max_call_duration_s: file.max_call_duration_s,
         ring_timeout_s: file.ring_timeout_s,
+        probe_interval_s: file.probe_interval_s,
+        hop_penalty_s: file.hop_penalty_s,
+        hop_timeout_ms: file.hop_timeout_ms,
+        ping_interval_s: file.ping_interval_s,
         calls_max: file.calls_max,
     })
+}
+
+// How next hops and the peers of calls are watched.
+fn watched(file: &SipFile) -> Result<(), Wrong> {
+    let bounds = [
+        ("probe_interval_s", file.probe_interval_s, 10, 86_400),
+        ("hop_penalty_s", file.hop_penalty_s, 1, 3_600),
+        ("hop_timeout_ms", file.hop_timeout_ms, 100, 60_000),
+        ("ping_interval_s", file.ping_interval_s, 2, 3_600),
+    ];
+    for (key, value, least, most) in bounds {
+        if value != 0 && !(least..=most).contains(&value) {
+            return Err(wrong(
+                format!("sip.{key}"),
+                format!("{value} is out of range"),
+                format!("write 0 (off) or {least} to {most}"),
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn listeners(listen: &[String], resolve: Resolve) -> Result<Vec<SocketAddr>, Wrong> {
@@ -377,6 +424,7 @@ fn listeners(listen: &[String], resolve: Resolve) -> Result<Vec<SocketAddr>, Wro
         };
         found.push(socket(resolve, &key, address)?);
     }
+    once("sip.listen", &found)?;
     Ok(found)
 }
 
@@ -568,6 +616,18 @@ fn hop(key: &str, order: usize, file: HopFile, resolve: Resolve) -> Result<Hop, 
         address,
         priority,
         weight,
+    })
+}
+
+/// Refuses a list in which an address stands twice.
+pub(super) fn once(key: &str, list: &[SocketAddr]) -> Result<(), Wrong> {
+    let again = (1..list.len()).find(|&place| list[..place].contains(&list[place]));
+    again.map_or(Ok(()), |place| {
+        Err(wrong(
+            format!("{key}[{place}]"),
+            format!("{} stands there twice", list[place]),
+            "name each address once",
+        ))
     })
 }
 

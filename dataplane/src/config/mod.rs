@@ -7,6 +7,7 @@
 mod class;
 mod cluster;
 mod file;
+mod host;
 mod rf;
 mod route;
 mod triggers;
@@ -83,8 +84,18 @@ pub struct Sip {
     pub session: Wanted,
     /// A call is ended after this many seconds; 0 = never.
     pub max_call_duration_s: u64,
+    /// How often a leg without session timer is asked by OPTIONS whether it knows the call,
+    /// seconds; 0 = never.
+    pub probe_interval_s: u64,
     /// An unanswered call is given up after this many seconds.
     pub ring_timeout_s: u64,
+    /// A next hop that sent nothing, or 503, is tried last for so long, seconds; 0 = never.
+    pub hop_penalty_s: u64,
+    /// An INVITE that a next hop leaves without any response for so long goes to the next one, if
+    /// there is one, milliseconds; 0 = Timer B alone counts.
+    pub hop_timeout_ms: u64,
+    /// How often OPTIONS asks each next hop whether it lives, seconds; 0 = never.
+    pub ping_interval_s: u64,
     /// Most calls per shard.
     pub calls_max: usize,
 }
@@ -148,7 +159,7 @@ impl Rf {
 pub struct ConfigError {
     /// The file, if there is one.
     pub file: PathBuf,
-    /// The key, dotted.
+    /// The key, dotted; empty if it is none of them.
     pub key: String,
     /// What is wrong with it.
     pub reason: String,
@@ -164,8 +175,12 @@ impl fmt::Display for ConfigError {
             reason,
             fix,
         } = self;
-        let key = if key.is_empty() { "." } else { key };
-        write!(f, "{}: key `{key}`: {reason}\n  fix: {fix}", file.display())
+        let file = file.display();
+        match key.is_empty() {
+            // The file as a whole is wrong.
+            true => write!(f, "{file}: {reason}\n  fix: {fix}"),
+            false => write!(f, "{file}: key `{key}`: {reason}\n  fix: {fix}"),
+        }
     }
 }
 
@@ -190,12 +205,7 @@ impl Config {
 
     /// Checks a text, with host names looked up by `resolve`.
     pub fn parse_with(text: &str, path: &Path, resolve: Resolve) -> Result<Self, ConfigError> {
-        file::parse(text, resolve).map_err(|wrong| ConfigError {
-            file: path.to_owned(),
-            key: wrong.key,
-            reason: wrong.reason,
-            fix: wrong.fix,
-        })
+        file::parse(text, resolve).map_err(|wrong| wrong.of(path))
     }
 
     /// The embedded defaults: what `ringtoll run` uses without a file.
@@ -286,6 +296,14 @@ mod tests {
             "sip.advertise"
         );
         assert_eq!(wrong("[node]\ncores = [1, 1]").0, "node.cores");
+        let twice = "[\"udp:127.0.0.1:5060\", \"udp:[::1]:5060\", \"udp:127.0.0.1:5060\"]";
+        assert_eq!(
+            wrong(&format!("[sip]\nlisten = {twice}")).0,
+            "sip.listen[2]"
+        );
+        let twice = twice.replace("udp:", "");
+        let key = wrong(&format!("[charging.rf]\ncdf = {twice}")).0;
+        assert_eq!(key, "charging.rf.cdf[2]");
         assert_eq!(wrong("[sip]\nmin_se_s = 10").0, "sip.min_se_s");
         assert_eq!(
             wrong("[charging.rf]\ncdf = [\"nowhere\"]").0,

@@ -25,6 +25,7 @@ pub(super) struct RfFile {
     interim_reset_on_sip: Option<bool>,
     late_offer: Option<String>,
     record_sdp: Option<bool>,
+    strip_plus: Option<bool>,
     stop_hold_ms: Option<u64>,
     service_context_id: Option<String>,
     destination_realm: Option<String>,
@@ -50,6 +51,7 @@ impl Default for RfFile {
             interim_reset_on_sip: None,
             late_offer: None,
             record_sdp: None,
+            strip_plus: None,
             stop_hold_ms: None,
             service_context_id: None,
             destination_realm: None,
@@ -80,7 +82,8 @@ pub(super) fn rf(file: RfFile, class_files: Vec<ClassFile>, resolve: Resolve) ->
         .iter()
         .enumerate()
         .map(|(place, text)| socket(resolve, &format!("charging.rf.cdf[{place}]"), text))
-        .collect::<Result<_, _>>()?;
+        .collect::<Result<Vec<_>, _>>()?;
+    super::file::once("charging.rf.cdf", &cdf)?;
     if file.watchdog_s < 6 {
         return Err(wrong(
             "charging.rf.watchdog_s",
@@ -95,6 +98,7 @@ pub(super) fn rf(file: RfFile, class_files: Vec<ClassFile>, resolve: Resolve) ->
         interim_reset_on_sip: file.interim_reset_on_sip,
         late_offer: file.late_offer,
         record_sdp: file.record_sdp,
+        strip_plus: file.strip_plus,
         stop_hold_ms: file.stop_hold_ms,
         service_context_id: file.service_context_id,
         destination_realm: file.destination_realm,

@@ -159,25 +159,11 @@ impl Dialog {
         max_forwards: u8,
         via: impl FnOnce(&mut Vec<u8>),
     ) {
-        let target = texts.get(self.remote_target);
-        let routes = texts.get(self.route_set);
-        let strict = strict_route(routes);
-        write::request_line(out, method, strict.map_or(target, |(uri, _)| uri));
+        let way = Way::new(texts.get(self.remote_target), texts.get(self.route_set));
+        write::request_line(out, method, way.request_uri);
         via(out);
         write::header_number(out, HeaderId::MaxForwards, u64::from(max_forwards));
-        match strict {
-            // RFC 3261 12.2.1.1: a strict router gets the target as the last route.
-            Some((_, rest)) => {
-                if !rest.is_empty() {
-                    write::header(out, HeaderId::Route, rest);
-                }
-                out.extend_from_slice(b"Route: <");
-                out.extend_from_slice(target);
-                out.extend_from_slice(b">\r\n");
-            }
-            None if !routes.is_empty() => write::header(out, HeaderId::Route, routes),
-            None => {}
-        }
+        way.write_routes(out);
         compose::tagged(
             out,
             HeaderId::From,
@@ -198,6 +184,47 @@ impl Dialog {
     pub fn next_cseq(&mut self) -> u32 {
         self.local_cseq += 1;
         self.local_cseq
+    }
+}
+
+/// Request-URI and Route of a request to a target over a route set.
+#[derive(Clone, Copy, Debug)]
+pub struct Way<'a> {
+    /// The target, or the first router if that is a strict one.
+    pub request_uri: &'a [u8],
+    routes: &'a [u8],
+    last: Option<&'a [u8]>,
+}
+
+impl<'a> Way<'a> {
+    /// RFC 3261 12.2.1.1, 16.6: a strict router, one without `lr`, becomes the Request-URI, and
+    /// the target the last route.
+    #[must_use]
+    pub fn new(target: &'a [u8], routes: &'a [u8]) -> Self {
+        match strict_route(routes) {
+            Some((router, rest)) => Self {
+                request_uri: router,
+                routes: rest,
+                last: Some(target),
+            },
+            None => Self {
+                request_uri: target,
+                routes,
+                last: None,
+            },
+        }
+    }
+
+    /// Writes the Route fields.
+    pub fn write_routes(&self, out: &mut Vec<u8>) {
+        if !self.routes.is_empty() {
+            write::header(out, HeaderId::Route, self.routes);
+        }
+        if let Some(target) = self.last {
+            out.extend_from_slice(b"Route: <");
+            out.extend_from_slice(target);
+            out.extend_from_slice(b">\r\n");
+        }
     }
 }
 

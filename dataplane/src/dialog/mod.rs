@@ -5,6 +5,6 @@ mod dialog;
 pub mod session_timer;
 pub mod text;
 
-pub use dialog::{Dialog, next_hop};
+pub use dialog::{Dialog, Way, next_hop};
 pub use session_timer::SessionTimer;
 pub use text::{Text, Texts};

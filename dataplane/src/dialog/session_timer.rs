@@ -82,12 +82,15 @@ pub enum Asked {
 pub fn judge_request(wanted: Wanted, request: &Message<'_>, now: UnixMillis) -> Asked {
     let supported = request.has_token(HeaderId::Supported, b"timer");
     let Some(asked) = SessionExpires::of(request) else {
-        // No interval asked for: we may state one if the peer knows timers at all.
-        let expires_s = if supported { wanted.expires_s } else { 0 };
-        let refresher = (expires_s > 0).then_some(Refresher::Peer);
+        // No interval asked for: we may state one, and refresh it ourselves if the peer does not
+        // know timers (RFC 4028 9, table 2).
+        let refresher = match supported {
+            true => Refresher::Peer,
+            false => Refresher::Us,
+        };
         return Asked::Agreed(SessionTimer {
-            expires_s,
-            refresher,
+            expires_s: wanted.expires_s,
+            refresher: (wanted.expires_s > 0).then_some(refresher),
             refreshed: now,
         });
     };
@@ -131,6 +134,20 @@ pub fn from_response(response: &Message<'_>, now: UnixMillis) -> SessionTimer {
             refreshed: now,
         },
     }
+}
+
+/// The timer after a 2xx to a request inside the dialog. A peer that knows no timers states none,
+/// which does not keep us from refreshing on as before.
+#[must_use]
+pub fn from_answer(before: SessionTimer, response: &Message<'_>, now: UnixMillis) -> SessionTimer {
+    let stated = from_response(response, now);
+    if stated.expires_s == 0 && before.refresher == Some(Refresher::Us) {
+        return SessionTimer {
+            refreshed: now,
+            ..before
+        };
+    }
+    stated
 }
 
 /// The Min-SE of a message, 0 if it has none.

@@ -117,13 +117,14 @@ fn metrics(node: &str, inlets: &[Inlet]) -> String {
             });
         }
     }
-    let gauges: [Gauge; 7] = [
+    let gauges: [Gauge; 8] = [
         ("calls", |shard| shard.calls as f64),
         ("transactions", |shard| shard.transactions as f64),
         ("timers", |shard| shard.timers as f64),
         ("backlog_records", |shard| shard.backlog as f64),
         ("ring_fill_percent", |shard| shard.ring_fill_percent as f64),
         ("cdf_reachable", |shard| shard.cdf_up as f64),
+        ("hops_avoided", |shard| shard.hops_avoided as f64),
         ("shard_cpu_seconds", |shard| shard.cpu_ns as f64 / 1e9),
     ];
     for (name, value) in gauges {

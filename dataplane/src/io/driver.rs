@@ -374,6 +374,7 @@ impl Turn {
             backlog: shard.backlog_len(),
             ring_fill_percent: u64::from(shard.ring_fill_percent()),
             cdf_up: u64::from(shard.router().available()),
+            hops_avoided: shard.hops_avoided() as u64,
             cpu_ns: sys::thread_cpu_ns(),
             hop_waits: self.hop_waits,
         }

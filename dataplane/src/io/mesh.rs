@@ -98,6 +98,7 @@ pub(super) struct ShardMetrics {
     pub(super) backlog: u64,
     pub(super) ring_fill_percent: u64,
     pub(super) cdf_up: u64,
+    pub(super) hops_avoided: u64,
     pub(super) cpu_ns: u64,
     pub(super) hop_waits: Waits,
 }

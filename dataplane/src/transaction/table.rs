@@ -321,6 +321,21 @@ impl<U: Owned> Layer<U> {
         }
     }
 
+    /// Stops sending an INVITE that nothing was heard of, and bounds the wait for what may come of
+    /// it: another one has taken its place.
+    pub fn leave(&mut self, env: &mut Env, id: TxnId) {
+        if let Some(txn) = self.table.get_mut(id) {
+            txn.abandoned = true;
+            disarm(env, txn, Timer::A.slot());
+        }
+    }
+
+    /// Whether a CANCEL was sent for an INVITE.
+    #[must_use]
+    pub fn is_cancelled(&self, id: TxnId) -> bool {
+        self.table.get(id).is_some_and(|txn| txn.cancel.is_some())
+    }
+
     /// Notes that the dialog of a 2xx with this To tag, one that nobody wants, is ended. False if
     /// that was noted before: the 2xx came again, and only its ACK has to (RFC 3261 13.2.2.4).
     pub fn note_ended(&mut self, id: TxnId, tag: &[u8]) -> bool {
@@ -466,6 +481,12 @@ impl<U: Owned> Layer<U> {
         if let Some(txn) = self.table.get_mut(id) {
             txn.challenges = count;
         }
+    }
+
+    /// The method of a transaction's request.
+    #[must_use]
+    pub fn method(&self, id: TxnId) -> Method {
+        self.table.get(id).map_or(Method::Other, |txn| txn.method)
     }
 
     /// Facts of a server transaction's request.

@@ -57,6 +57,7 @@ const COMPLAINTS: &[(&str, &[&str])] = &[
             "a_black_hole_sends_the_records_to_the_second_cdf",
             "a_busy_primary_costs_no_time",
             "the_stop_does_not_wait_for_ever_for_the_answer_to_the_start",
+            "a_black_holed_cdf_costs_the_phones_no_time",
         ],
     ),
     (
@@ -147,7 +148,55 @@ const COMPLAINTS: &[(&str, &[&str])] = &[
         &[
             "a_session_that_nobody_refreshes_ends_with_408",
             "the_longest_duration_ends_a_call",
+            "a_leg_that_is_gone_ends_the_call",
+            "a_leg_that_does_not_know_the_call_any_more_ends_it",
+            "whoever_takes_the_call_up_goes_on_asking",
         ],
+    ),
+    (
+        "the CDF wants numbers with or without the plus sign, a destination host or none",
+        &[
+            "a_class_says_whether_numbers_keep_their_plus",
+            "a_route_and_a_peer_choose_what_makes_records",
+            "the_latest_interval_counts_and_zero_stops_interims",
+        ],
+    ),
+    (
+        "two sessions get the same Session-Id",
+        &["session_ids_are_unique_over_shards_and_restarts"],
+    ),
+    (
+        "final answers that the node makes have no To tag",
+        &["every_final_answer_of_the_node_has_a_to_tag"],
+    ),
+    (
+        "the 2xx has no Contact",
+        &["the_2xx_names_the_node_as_contact_whatever_the_callee_does"],
+    ),
+    (
+        "the ACK goes past the proxies that stay in the path",
+        &[
+            "requests_in_both_directions_take_the_route_set_of_their_leg",
+            "a_strict_router_gets_itself_as_the_request_uri",
+        ],
+    ),
+    (
+        "a CANCEL goes to a leg that another one has replaced, or to none",
+        &[
+            "a_hop_that_answers_after_it_was_left_is_cancelled_or_ended",
+            "a_hop_that_was_left_is_cleaned_up_when_its_call_is_over_too",
+        ],
+    ),
+    (
+        "every call waits for a next hop that is dead",
+        &[
+            "a_silent_hop_is_left_after_seconds_and_tried_last_for_a_while",
+            "a_hop_whose_options_are_not_answered_is_avoided_until_they_are",
+        ],
+    ),
+    (
+        "a failed NOTIFY takes the call with it",
+        &["a_481_to_a_request_of_a_subscription_leaves_the_call_alone"],
     ),
 ];
 

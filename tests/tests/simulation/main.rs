@@ -5,6 +5,12 @@
 
 mod classes;
 mod complaints;
+mod dialogs;
+mod field;
+mod hops;
+mod probes;
+mod requests;
+mod route_sets;
 mod scenarios;
 mod taken_up;
 
