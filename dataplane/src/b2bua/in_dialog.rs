@@ -1,11 +1,8 @@
 //! Requests inside the call's dialogs: ACK, and everything that is relayed to the other leg.
 
-use std::net::SocketAddr;
-
 use super::bridge;
 use super::call::BridgedInvite;
-use super::call_state::{OpenInvite, Phase};
-use super::set_up::INVITE_KEPT_MAX;
+use super::call_state::Phase;
 use super::{B2bua, Origin, Role, Side, User, is_dialog_method};
 use crate::compose;
 use crate::dialog::Dialog;
@@ -246,33 +243,6 @@ impl B2bua {
             self.bridge_invite(env, key, side, (server, txn), cseqs, request);
         }
         self.layer.start_client(env, txn, cseq, out);
-    }
-
-    // Its sender got a 100 and repeats it no more: whoever takes the call up has to.
-    fn keep_re_invite(
-        &mut self,
-        env: &mut Env,
-        (key, side): (CallKey, Side),
-        request: &Message<'_>,
-        from: SocketAddr,
-    ) {
-        let call = &mut self.calls[key];
-        call.close_invite(side, &mut env.pool);
-        let Some(bridged) = &call.invites[side.index()] else {
-            return;
-        };
-        if request.raw().len() > INVITE_KEPT_MAX {
-            return;
-        }
-        call.state.open.push(OpenInvite {
-            side: side as u8,
-            message: env.pool.copy_of(request.raw()),
-            peer: from,
-            cseq: bridged.cseq,
-            client_cseq: bridged.client_cseq,
-            late_offer: bridged.late_offer,
-            since: env.now.wall,
-        });
     }
 
     // Notes which transactions of the two legs belong together until the ACK is through.

@@ -55,6 +55,7 @@ impl B2bua {
         });
         self.write_own_contact(&mut out, id, side, listener);
         out.extend_from_slice(b"Accept: application/sdp\r\n");
+        self.write_icid(&mut out, state, leg.peer);
         compose::end_without_body(&mut out);
         env.counters.call_probed += 1;
         self.touch(key);

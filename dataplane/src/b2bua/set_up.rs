@@ -4,7 +4,7 @@ use charging::trigger::Verdict;
 
 use super::bridge::{self, Crossing};
 use super::call::{BridgedInvite, FORKS_MAX, HOP, RINGING};
-use super::call_state::{OpenInvite, Phase};
+use super::call_state::Phase;
 use super::{B2bua, Origin, Role, Side, User, no_session_timer, replaces};
 use crate::compose;
 use crate::dialog::Dialog;
@@ -424,29 +424,6 @@ impl B2bua {
         self.touch(key);
     }
 
-    // Until its ACK comes, the 2xx is part of what another node needs to go on with the call.
-    pub(super) fn keep_answer(&mut self, env: &mut Env, key: CallKey, side: Side, server: TxnId) {
-        let call = &mut self.calls[key];
-        call.close_invite(side, &mut env.pool);
-        let (Some(bridged), Some((message, peer, _))) =
-            (&call.invites[side.index()], self.layer.request_of(server))
-        else {
-            return;
-        };
-        if message.len() > INVITE_KEPT_MAX {
-            return;
-        }
-        call.state.open.push(OpenInvite {
-            side: side as u8,
-            message: env.pool.copy_of(message),
-            peer,
-            cseq: bridged.cseq,
-            client_cseq: bridged.client_cseq,
-            late_offer: bridged.late_offer,
-            since: env.now.wall,
-        });
-    }
-
     /// Relays a 2xx to INVITE or UPDATE to `side` with what is ours on that leg.
     pub(super) fn relay_2xx(
         &mut self,
@@ -649,6 +626,3 @@ fn has_one_contact(invite: &Message<'_>) -> bool {
 
 /// How often a 422 is answered with a larger interval (RFC 4028 7.3).
 const RETRIES_MAX: u8 = 2;
-/// Longest re-INVITE or 2xx that is kept for whoever takes the call up, bytes; with a longer one it
-/// does not go on.
-pub(super) const INVITE_KEPT_MAX: usize = 4 * 1_024;

@@ -1,13 +1,15 @@
 //! What a process that takes a call up does about messages that were under way in the one before:
 //! their transactions are gone, and what the state of the call tells of them has to do.
 
+use std::net::SocketAddr;
+
 use super::call::BridgedInvite;
 use super::call_state::{OpenInvite, Phase};
 use super::{B2bua, Origin, Role, Side, User};
 use crate::compose;
 use crate::env::{CallKey, Env};
 use crate::sip::{Message, Method, parse};
-use crate::transaction::MatchedRequest;
+use crate::transaction::{MatchedRequest, TxnId};
 
 impl B2bua {
     /// The call was over, and nobody knows whether both phones heard of it. One that did answers
@@ -24,6 +26,56 @@ impl B2bua {
                 compose::end_without_body(out);
             });
         }
+    }
+
+    /// Until its ACK comes, the 2xx is part of what another node needs to go on with the call.
+    pub(super) fn keep_answer(&mut self, env: &mut Env, key: CallKey, side: Side, server: TxnId) {
+        let call = &mut self.calls[key];
+        call.close_invite(side, &mut env.pool);
+        let (Some(bridged), Some((message, peer, _))) =
+            (&call.invites[side.index()], self.layer.request_of(server))
+        else {
+            return;
+        };
+        if message.len() > INVITE_KEPT_MAX {
+            return;
+        }
+        call.state.open.push(OpenInvite {
+            side: side as u8,
+            message: env.pool.copy_of(message),
+            peer,
+            cseq: bridged.cseq,
+            client_cseq: bridged.client_cseq,
+            late_offer: bridged.late_offer,
+            since: env.now.wall,
+        });
+    }
+
+    /// Its sender got a 100 and repeats it no more: whoever takes the call up has to.
+    pub(super) fn keep_re_invite(
+        &mut self,
+        env: &mut Env,
+        (key, side): (CallKey, Side),
+        request: &Message<'_>,
+        from: SocketAddr,
+    ) {
+        let call = &mut self.calls[key];
+        call.close_invite(side, &mut env.pool);
+        let Some(bridged) = &call.invites[side.index()] else {
+            return;
+        };
+        if request.raw().len() > INVITE_KEPT_MAX {
+            return;
+        }
+        call.state.open.push(OpenInvite {
+            side: side as u8,
+            message: env.pool.copy_of(request.raw()),
+            peer: from,
+            cseq: bridged.cseq,
+            client_cseq: bridged.client_cseq,
+            late_offer: bridged.late_offer,
+            since: env.now.wall,
+        });
     }
 
     /// Goes on with the INVITEs of both legs that were not acknowledged. A 2xx comes first, for an
@@ -141,3 +193,7 @@ impl B2bua {
             && unanswered.take_if(|last| *last == cseq).is_some()
     }
 }
+
+/// Longest re-INVITE or 2xx that is kept for whoever takes the call up, bytes; with a longer one it
+/// does not go on.
+const INVITE_KEPT_MAX: usize = 4 * 1_024;

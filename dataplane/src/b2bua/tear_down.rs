@@ -279,7 +279,9 @@ impl B2bua {
         let mut index = self.index.take().unwrap_or_default();
         let cseq = parse(kept, &mut index).ok().map(|invite| {
             write_cancel_head(&mut out, &invite, reasons);
-            self.write_icid(&mut out, &self.calls[key].state, peer);
+            if let Some(call) = self.calls.get(key) {
+                self.write_icid(&mut out, &call.state, peer);
+            }
             compose::end_without_body(&mut out);
             invite.cseq().0
         });
