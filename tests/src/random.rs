@@ -35,6 +35,7 @@ fn draw(seed: u64, sabotage: Sabotage) -> World {
         interim_s: [None, Some(10), Some(30)][rng.below(3) as usize],
         sabotage,
         cluster: None,
+        ..Setup::default()
     };
     let mut world = World::new(setup);
     for _ in 0..CALLS {

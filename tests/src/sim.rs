@@ -55,6 +55,8 @@ pub struct Setup {
     pub sabotage: Sabotage,
     /// The cluster, if it is one.
     pub cluster: Option<Cluster>,
+    /// Bytes of the old ring of each shard of a cluster.
+    pub old_bytes: u64,
 }
 
 impl Setup {
@@ -83,6 +85,7 @@ impl Default for Setup {
             interim_s: Some(30),
             sabotage: Sabotage::None,
             cluster: None,
+            old_bytes: 4 << 20,
         }
     }
 }

@@ -15,7 +15,7 @@ use replication::courier::{CourierConfig, Letter};
 use replication::frame::{DATAGRAM_BYTES_ETHERNET, Head};
 use replication::view::KMIN_FULL;
 use replication::{
-    Adoption, CallId, ClusterKeys, Committed, Courier, Cursor, Kind, Member, Mode,
+    Adoption, CallId, ClusterKeys, Committed, Courier, Cursor, GateShare, Kind, Member, Mode,
     ReplicationEvent, Replicator, ReplicatorConfig, Ring, RingError, Standing, StreamMarks,
     Version, View, takeover,
 };
@@ -171,6 +171,19 @@ impl ClusterStore {
             Some(first) if first != own => Owner::Perhaps(first),
             _ => Owner::Here,
         }
+    }
+
+    // The share of the ring up to which new calls are taken. A dead member counts until the others
+    // have made anew the copies that it had: before, their rings do not show yet how full they are.
+    fn gate(&self) -> GateShare {
+        let holds = |&&node: &&u16| match self.standing(node) {
+            _ if !self.follows => true,
+            Standing::Alive | Standing::Draining => true,
+            Standing::Joining => false,
+            Standing::Dead => self.view.gone >> node & 1 == 1,
+        };
+        let nodes = self.data_nodes.iter().filter(holds).count();
+        GateShare::among(nodes, self.config.copies)
     }
 
     fn epoch(&self) -> u32 {
@@ -445,7 +458,7 @@ impl BlobStore for ClusterStore {
     }
 
     fn is_open(&self) -> bool {
-        self.ring.is_open()
+        self.ring.is_open_within(self.gate())
     }
 
     fn fill_percent(&self) -> u32 {

@@ -371,8 +371,8 @@ impl World {
             incarnation,
             secret: 5,
             young_bytes: 1 << 20,
-            old_bytes: 4 << 20,
-            payload_bytes_max: 32 << 10,
+            old_bytes: self.setup.old_bytes,
+            payload_bytes_max: (self.setup.old_bytes >> 6).min(32 << 10) as usize,
             calls_max: 4_000,
             ..RingConfig::default()
         };
@@ -624,6 +624,29 @@ impl World {
         let shards = self.seats.iter_mut().filter_map(|seat| seat.shard.as_mut());
         let reports = shards.filter_map(|shard| Some(shard.blobs().cluster()?.report()));
         reports.map(|report| report.received).sum()
+    }
+
+    /// Calls that nodes took over from dead ones, as those that run say themselves.
+    #[must_use]
+    pub fn calls_adopted(&mut self) -> u64 {
+        let shards = self.seats.iter_mut().filter_map(|seat| seat.shard.as_mut());
+        let reports = shards.filter_map(|shard| Some(shard.blobs().cluster()?.report()));
+        reports.map(|report| report.adopted).sum()
+    }
+
+    /// Calls that a node has in its tables.
+    #[must_use]
+    pub fn calls_of(&self, node: u16) -> u64 {
+        let seats = (0..self.seats.len()).filter(|&place| self.node_of(place) == node);
+        let shards = seats.filter_map(|place| self.seats[place].shard.as_ref());
+        shards.map(|shard| shard.b2bua().call_count() as u64).sum()
+    }
+
+    /// How full the fullest ring is, percent.
+    #[must_use]
+    pub fn fullest(&self) -> u32 {
+        let rings = (0..self.seats.len()).filter_map(|place| self.ring_of(place));
+        rings.map(|ring| ring.fill() as u32).max().unwrap_or(0)
     }
 
     /// The ring of a shard that runs.
