@@ -294,7 +294,7 @@ impl Link {
         };
         let is_urgent = entries > 0 && self.out.urgent;
         let is_full = std::mem::take(&mut self.incoming.refused);
-        let flags = u8::from(is_urgent) * FLAG_URGENT | u8::from(is_full) * FLAG_FULL;
+        let flags = (u8::from(is_urgent) * FLAG_URGENT) | (u8::from(is_full) * FLAG_FULL);
         self.out.urgent &= self.out.cursor < self.out.slots.len();
         self.counters.datagrams_sent += 1;
         self.channel
