@@ -145,6 +145,8 @@ pub enum Misfortune {
     Slow(usize, u64),
     /// From now on commits are forgotten.
     Forget,
+    /// The stores have no room for anything, or have it again.
+    Full(bool),
     /// A node's process ends, its memory stays, and it starts again after that time.
     Crash(u16, u64),
     /// A node is asked to leave; it starts again that long after it has.
@@ -561,6 +563,11 @@ impl World {
             Misfortune::Join => self.cut.clear(),
             Misfortune::Over => {}
             Misfortune::Clock(node, clock) => self.set_clock(node, clock),
+            Misfortune::Full(full) => {
+                for seat in &self.seats {
+                    *seat.blobs.full.borrow_mut() = full;
+                }
+            }
             Misfortune::Forget => {
                 for seat in &self.seats {
                     *seat.blobs.forgets.borrow_mut() = true;

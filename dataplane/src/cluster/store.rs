@@ -439,6 +439,7 @@ impl BlobStore for ClusterStore {
                 self.events.push_back(StoreEvent::Lost(call));
                 Stored::Refused
             }
+            Err(RingError::Full | RingError::IndexFull) => Stored::Full,
             Err(_) => Stored::Refused,
         }
     }
@@ -459,6 +460,10 @@ impl BlobStore for ClusterStore {
 
     fn is_open(&self) -> bool {
         self.ring.is_open_within(self.gate())
+    }
+
+    fn has_room(&self) -> bool {
+        self.ring.has_room()
     }
 
     fn fill_percent(&self) -> u32 {

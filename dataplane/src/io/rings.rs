@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use replication::{CallId, OpenError, Reader, Recovery, Ring, RingConfig};
+use replication::{CallId, OpenError, Reader, Recovery, Ring, RingConfig, RingError};
 
 use super::NodeError;
 use charging::time::Now;
@@ -43,6 +43,7 @@ impl BlobStore for RingStore {
         let id = CallId::from_u128(call);
         match self.ring.put(id, EPOCH_ALONE, blob.schema, blob.bytes) {
             Ok(_) => Stored::Safe,
+            Err(RingError::Full | RingError::IndexFull) => Stored::Full,
             Err(_) => Stored::Refused,
         }
     }
@@ -54,6 +55,10 @@ impl BlobStore for RingStore {
 
     fn is_open(&self) -> bool {
         self.ring.is_open()
+    }
+
+    fn has_room(&self) -> bool {
+        self.ring.has_room()
     }
 
     fn fill_percent(&self) -> u32 {

@@ -77,6 +77,13 @@ impl Ring {
             && calls < share.of(self.limits.high_water_calls as u64).max(1)
     }
 
+    /// Whether the next call that is not held yet finds room, of any size.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        let after = self.live.bytes + record_size(self.limits.payload);
+        after <= self.limits.fresh && self.index.len() < self.limits.calls
+    }
+
     /// Live calls, own ones and copies.
     #[must_use]
     pub fn calls(&self) -> u64 {

@@ -5,6 +5,7 @@
 
 mod classes;
 mod complaints;
+mod full;
 mod scenarios;
 mod taken_up;
 
