@@ -296,6 +296,7 @@ pub fn run_witness(config: &crate::config::Config) -> Result<(), NodeError> {
     let mut signals = signal_hook::iterator::Signals::new([
         signal_hook::consts::SIGTERM,
         signal_hook::consts::SIGINT,
+        signal_hook::consts::SIGHUP,
     ])
     .map_err(|error| NodeError::Executor(error.to_string()))?;
     let clock = Clock::new();
@@ -312,9 +313,29 @@ pub fn run_witness(config: &crate::config::Config) -> Result<(), NodeError> {
         inlets: Vec::new(),
     })?;
     tracing::info!(node = %config.node.name, "witness ready");
-    let _ = signals.forever().next();
+    for signal in signals.forever() {
+        if signal != signal_hook::consts::SIGHUP {
+            break;
+        }
+        read_keys_again(&cluster.key_file, &member);
+    }
     member.stop();
     Ok(())
+}
+
+/// Takes the keys that the key file holds now, and hands them out; a bad file changes nothing.
+pub(super) fn read_keys_again(path: &Path, member: &Member) -> Option<ClusterKeys> {
+    match read_keys(path) {
+        Ok(file) => {
+            member.set_keys(file.keys);
+            tracing::info!("the cluster's keys were read again");
+            Some(file.keys)
+        }
+        Err(error) => {
+            tracing::error!(%error, "the cluster's keys stay as they are");
+            None
+        }
+    }
 }
 
 const WAIT_MIN: Duration = Duration::from_micros(200);

@@ -189,15 +189,10 @@ impl Node {
         let (Some(path), Some(member)) = (&self.key_file, &self.member) else {
             return;
         };
-        match member::read_keys(path) {
-            Ok(file) => {
-                member.set_keys(file.keys);
-                for inlet in &self.inlets {
-                    inlet.order(Order::Keys(file.keys));
-                }
-                tracing::info!("the cluster's keys were read again");
+        if let Some(keys) = member::read_keys_again(path, member) {
+            for inlet in &self.inlets {
+                inlet.order(Order::Keys(keys));
             }
-            Err(error) => tracing::error!(%error, "the cluster's keys stay as they are"),
         }
     }
 
