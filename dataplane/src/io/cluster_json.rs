@@ -20,6 +20,8 @@ struct Page {
     schema: u16,
     /// Members with which this node has no version in common.
     incompatible: Vec<u16>,
+    /// Of these, those that have another number of shards (`node.cores`).
+    with_other_shards: Vec<u16>,
     datagrams_refused: u64,
     members: Vec<MemberPage>,
     shards: Vec<ShardPage>,
@@ -96,6 +98,7 @@ pub(super) fn page(pages: &Pages) -> (u16, &'static str, String) {
             .then_some(report.view.kmin),
         schema: report.schema,
         incompatible: of(report.incompatible),
+        with_other_shards: of(report.with_other_shards),
         datagrams_refused: report.refused,
         members: members.collect(),
         shards: shards

@@ -130,6 +130,7 @@ impl Member {
             inlets: parts.inlets,
             report: report.clone(),
             news: news.clone(),
+            incompatible: 0,
         };
         let thread = std::thread::Builder::new()
             .name("membership".to_owned())
@@ -224,6 +225,8 @@ struct Runner {
     inlets: Vec<Inlet>,
     report: Arc<Mutex<MembershipReport>>,
     news: Arc<News>,
+    /// Members that were named as incompatible.
+    incompatible: u32,
 }
 
 impl Runner {
@@ -256,7 +259,32 @@ impl Runner {
                     inlet.order(Order::Look);
                 }
             }
-            *unpoisoned(&self.report) = self.membership.report(self.now());
+            let report = self.membership.report(self.now());
+            self.log_incompatible(&report);
+            *unpoisoned(&self.report) = report;
+        }
+    }
+
+    // Once for each: neither hears the other, which from outside looks like a peer that is off.
+    fn log_incompatible(&mut self, report: &MembershipReport) {
+        let new =
+            report.incompatible & !std::mem::replace(&mut self.incompatible, report.incompatible);
+        for (node, address) in self.addresses.iter().enumerate() {
+            if new >> node & 1 == 0 {
+                continue;
+            }
+            if report.with_other_shards >> node & 1 == 1 {
+                tracing::error!(
+                    member = %address,
+                    "it has another number of shards and cannot be joined: name equally many cores \
+                     in node.cores of all members"
+                );
+            } else {
+                tracing::error!(
+                    member = %address,
+                    "it has no version in common: upgrade one version at a time"
+                );
+            }
         }
     }
 

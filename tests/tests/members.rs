@@ -1,19 +1,19 @@
-//! SIGHUP as operators send it to rotate the keys of a cluster: nobody may die of it.
+//! Members of a cluster as processes: what an operator does to them, and what they say.
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use tests::process::{Running, free_udp, ringtoll, wait_until};
+use tests::process::{Running, free_tcp, free_udp, ringtoll, wait_until};
 
-// Two nodes and a witness; only the first node and the witness are started.
-fn configuration(dir: &Path, name: &str, id: u8, addresses: &[String]) -> String {
-    let (dir, sip) = (dir.display(), free_udp());
+// Two nodes and a witness.
+fn configuration(dir: &Path, name: &str, id: u8, cores: &str, addresses: &[String]) -> String {
+    let (dir, sip, admin) = (dir.display(), free_udp(), free_tcp());
     format!(
-        "[node]\nname = \"{name}\"\nstate_dir = \"{dir}/state\"\ndata_dir = \"{dir}/{name}\"\n\
+        "[node]\nname = \"{name}\"\ncores = [{cores}]\nstate_dir = \"{dir}/state\"\ndata_dir = \"{dir}/{name}\"\n\
          ring_young_mib = 4\nring_old_mib = 4\ndrain_timeout_s = 1\n[sip]\nlisten = [\"udp:{sip}\"]\n\
-         [charging.rf]\nenabled = false\n[cluster]\nid = {id}\nkey_file = \"{dir}/cluster.key\"\n\
+         [charging.rf]\nenabled = false\n[admin]\nlisten = \"{admin}\"\n[cluster]\nid = {id}\nkey_file = \"{dir}/cluster.key\"\n\
          members = [{{ id = 1, address = \"{}\" }}, {{ id = 2, address = \"{}\" }}]\n\
          witness = {{ id = 3, address = \"{}\" }}\n",
         addresses[0], addresses[1], addresses[2]
@@ -44,7 +44,7 @@ fn a_hang_up_makes_node_and_witness_read_their_keys_and_ends_neither() {
     // A node's shards use the ports behind its own.
     let ports = [41_310, 41_320, 41_330].map(|port| format!("127.0.0.1:{port}"));
     let started = [("run", "n1", 1), ("witness", "w", 3)].map(|(command, name, id)| {
-        let config = configuration(dir.path(), name, id, &ports);
+        let config = configuration(dir.path(), name, id, "", &ports);
         (name, start(dir.path(), command, name, &config))
     });
     let log = |name: &str| fs::read_to_string(dir.path().join(format!("{name}.log")));
@@ -75,5 +75,22 @@ fn a_hang_up_makes_node_and_witness_read_their_keys_and_ends_neither() {
         fs::write(&keys, good).expect("the file takes text");
         let ended = process.terminate(Duration::from_secs(10));
         assert!(ended.is_some_and(|status| status.success()), "{name}");
+    }
+}
+
+#[test]
+fn nodes_with_different_numbers_of_shards_say_so() {
+    let dir = tempfile::tempdir().expect("there is room for temporary files");
+    make_keys(&dir.path().join("cluster.key"));
+    let ports = [41_340, 41_350, 41_360].map(|port| format!("127.0.0.1:{port}"));
+    let started = [("n1", 1, ""), ("n2", 2, "0, 1")].map(|(name, id, cores)| {
+        let config = configuration(dir.path(), name, id, cores, &ports);
+        (name, start(dir.path(), "run", name, &config))
+    });
+    for (name, _process) in &started {
+        let log = || fs::read_to_string(dir.path().join(format!("{name}.log"))).unwrap_or_default();
+        let said = || log().contains("another number of shards");
+        assert!(wait_until(Duration::from_secs(10), said), "{}", log());
+        assert!(!log().contains("no version in common"));
     }
 }
