@@ -112,10 +112,16 @@ pub fn main() -> ExitCode {
         Command::Drain { config, admin } => drain(config.as_deref(), admin),
         Command::Key { file } => finish(io::write_keys(&file)),
         Command::Check { config } => match Config::load(&config) {
-            Ok(_) => {
-                println!("{}: good", config.display());
-                ExitCode::SUCCESS
-            }
+            Ok(read) => match io::check_rings(&read) {
+                Ok(()) => {
+                    println!("{}: good", config.display());
+                    ExitCode::SUCCESS
+                }
+                Err(error) => {
+                    eprintln!("{error}");
+                    ExitCode::from(2)
+                }
+            },
             Err(error) => refuse(&error),
         },
         Command::Cdf {

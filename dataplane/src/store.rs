@@ -153,6 +153,8 @@ pub struct ClusterReport {
     pub adopted: u64,
     /// Of these, calls taken over although copies may have been missing.
     pub adopted_beyond_promise: u64,
+    /// Calls of dead nodes that this one should have taken over and could not.
+    pub adopt_failed: u64,
     /// Calls given to other nodes while this one was leaving.
     pub given: u64,
     /// Calls taken over from nodes that were leaving.

@@ -328,7 +328,9 @@ impl ClusterStore {
             };
             // What this node had given away before it ended is its own again too.
             if scan.owner != own || meta.heir().is_some() {
-                if self.ring.adopt(meta.id, self.view.number, |_| {}).is_err() {
+                if let Err(error) = self.ring.adopt(meta.id, self.view.number, |_| {}) {
+                    self.report.adopt_failed += 1;
+                    tracing::error!(call = %meta.id.as_u128(), %error, "it cannot be taken over");
                     continue;
                 }
                 self.report.adopted += 1;

@@ -24,6 +24,7 @@ use replication::{ReplicatorConfig, RingConfig};
 use super::clock::Clock;
 use super::driver::{self, Seat};
 use super::member::{self, Departure, Member, MemberParts, Vote};
+use super::memory;
 use super::mesh::{Inlet, Order, ShardMetrics};
 use super::wake::Doorbell;
 use super::{BundledCdf, NodeError, admin, backlog, rings, sys, udp};
@@ -90,6 +91,7 @@ impl Node {
             lock(&config.node.state_dir.join(number.to_string()))?,
             lock(&config.node.data_dir)?,
         ];
+        memory::remove_rings_without_shard(&config)?;
         let bundled = start_bundled_cdf(&mut config)?;
         let config = Arc::new(config);
         let shards = config.node.cores.len().max(1);
@@ -365,14 +367,14 @@ impl Plan {
             node: self.number,
             shard,
             boot_id: self.boot_id,
-            secret: seed,
+            secret: random_secret()?,
             schema_hash: u64::from(SCHEMA),
             schema_hash_former: Some(u64::from(SCHEMA_FORMER)),
             huge_pages: config.node.huge_pages,
             young_bytes: config.node.ring_young_bytes,
             old_bytes: config.node.ring_old_bytes,
             payload_bytes_max: BLOB_MAX,
-            calls_max: config.sip.calls_max * 2,
+            calls_max: self.ring_calls_max(),
             incarnation: self
                 .cluster
                 .as_ref()
@@ -424,6 +426,11 @@ impl Plan {
         Ok((parts, states))
     }
 
+    // Own calls, and as many copies of others'.
+    fn ring_calls_max(&self) -> usize {
+        self.config.sip.calls_max * 2
+    }
+
     fn open_ring(
         &self,
         ring: &RingConfig,
@@ -453,6 +460,8 @@ impl Plan {
             holds_max: HOLDS_MAX,
             link: LinkConfig {
                 payload_bytes_max: BLOB_MAX,
+                // A catch-up brings calls and tombstones: no more than a ring indexes.
+                marks_max: 2 * self.ring_calls_max(),
                 ..LinkConfig::default()
             },
         };
@@ -585,7 +594,17 @@ fn boot_epoch(data_dir: &Path, now: Now) -> Result<u32, NodeError> {
     Ok(epoch)
 }
 
-fn boot_id() -> [u8; 16] {
+// What a former ring left in the memory must never pass for a record of this one.
+fn random_secret() -> Result<u64, NodeError> {
+    use ring::rand::SecureRandom;
+    let mut secret = [0; 8];
+    ring::rand::SystemRandom::new()
+        .fill(&mut secret)
+        .map_err(|_| NodeError::Ring("the system has no random numbers".to_owned()))?;
+    Ok(u64::from_le_bytes(secret))
+}
+
+pub(super) fn boot_id() -> [u8; 16] {
     let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
     let mut id = [0; 16];
@@ -620,6 +639,6 @@ const DRAIN_LOOK: Duration = Duration::from_millis(20);
 /// Outputs of one shard that may wait for copies at once.
 const HOLDS_MAX: usize = 64 * 1_024;
 /// Number of a node that is not in a cluster.
-const NODE_ALONE: u16 = 1;
+pub(super) const NODE_ALONE: u16 = 1;
 /// Longest archived call state, bytes: the strings of a call are limited, and so are its records.
 const BLOB_MAX: usize = 128 << 10;

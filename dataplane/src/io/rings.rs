@@ -18,7 +18,12 @@ pub(super) fn open(
     let (ring, recovery) = Ring::open_files(state_dir, config)?;
     let mut states = Vec::new();
     for record in ring.iter_live() {
-        states.extend(read_state(record.meta.schema, record.payload));
+        match read_state(record.meta.schema, record.payload) {
+            Some(state) => states.push(state),
+            None => {
+                tracing::error!(call = %record.meta.id.as_u128(), "its state cannot be read: it is lost")
+            }
+        }
     }
     Ok((ring, recovery, states))
 }
