@@ -384,6 +384,13 @@ impl Plan {
         let (ring, recovery, states) = self.open_ring(&ring)?;
         let incarnation = ring.incarnation();
         let blobs = self.store(ring, shard);
+        if recovery.corrupt + recovery.cut_off + recovery.torn > 0 {
+            tracing::error!(
+                shard,
+                ?recovery,
+                "the memory of the ring was damaged: calls are lost"
+            );
+        }
         if recovery.calls > 0 {
             tracing::info!(shard, calls = recovery.calls, "calls found in the ring");
         }
