@@ -1,7 +1,7 @@
 //! The command line.
 
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -112,16 +112,7 @@ pub fn main() -> ExitCode {
         },
         Command::Drain { config, admin } => drain(config.as_deref(), admin),
         Command::Key { file } => finish(io::write_keys(&file)),
-        Command::Check { config } => {
-            let checked = Config::load(&config).and_then(|read| read.check_host(&config));
-            match checked {
-                Ok(()) => {
-                    println!("{}: good", config.display());
-                    ExitCode::SUCCESS
-                }
-                Err(error) => refuse(&error),
-            }
-        }
+        Command::Check { config } => check(&config),
         Command::Cdf {
             listen,
             store,
@@ -131,6 +122,23 @@ pub fn main() -> ExitCode {
             command: CdrCommand::List { store, json },
         } => finish(list(&store, json)),
         Command::Calls { state_dir } => finish(io::list_calls(&state_dir)),
+    }
+}
+
+fn check(path: &Path) -> ExitCode {
+    let read = match Config::load(path).and_then(|read| read.check_host(path).map(|()| read)) {
+        Ok(read) => read,
+        Err(error) => return refuse(&error),
+    };
+    match io::check_rings(&read) {
+        Ok(()) => {
+            println!("{}: good", path.display());
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(2)
+        }
     }
 }
 

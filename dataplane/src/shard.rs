@@ -72,6 +72,9 @@ pub struct Shard {
     parked: Vec<CallKey>,
     /// Calls to commit again.
     again: Vec<CallKey>,
+    /// Calls whose state found no room, and when they try again.
+    full: Vec<CallKey>,
+    full_due: u64,
     claims: Claims,
     claims_due: u64,
     /// Members that were told what this shard has taken.
@@ -128,6 +131,8 @@ impl Shard {
             acts: true,
             parked: Vec::new(),
             again: Vec::new(),
+            full: Vec::new(),
+            full_due: 0,
             claims,
             claims_due: 0,
             told: 0,
@@ -264,6 +269,12 @@ impl Shard {
     pub fn settle(&mut self, now: Now) {
         self.set_now(now);
         self.follow_cluster();
+        if self.full_due <= self.env.now_ms {
+            self.full_due = self.env.now_ms + FULL_AGAIN_MS;
+            for key in self.full.drain(..) {
+                self.b2bua.touch_call(key);
+            }
+        }
         loop {
             self.take_events();
             self.b2bua.take_touched(&mut self.touched);
@@ -282,6 +293,7 @@ impl Shard {
         // What may not act gets no new request to refuse, and may act again before the next turn.
         self.b2bua
             .set_overload(!self.blobs.is_open(), self.backlog.is_above_high_water());
+        self.b2bua.set_full(!self.blobs.has_room());
         self.hold_outputs();
     }
 
@@ -327,11 +339,11 @@ impl Shard {
     }
 
     fn on_committed(&mut self, key: CallKey, stored: Stored) {
-        if stored == Stored::Refused {
+        if matches!(stored, Stored::Full | Stored::Refused) {
             self.env.counters.blob_refused += 1;
-            return;
+        } else {
+            self.env.counters.blob_committed += 1;
         }
-        self.env.counters.blob_committed += 1;
         match stored {
             Stored::Waits(version) => {
                 self.b2bua.mark_committed(key);
@@ -341,7 +353,14 @@ impl Shard {
                 self.b2bua.wait_for(key, VERSION_NEVER);
                 self.again.push(key);
             }
-            Stored::Safe | Stored::Refused => {
+            // What is not written down must not leave, or a restart would not know of it.
+            Stored::Full if self.b2bua.call(key).is_some_and(|c| c.stored || c.is_up()) => {
+                self.b2bua.wait_for(key, VERSION_NEVER);
+                self.full.push(key);
+            }
+            // Nor is it of a set-up that failed: its EVENT leaves unprotected.
+            Stored::Full | Stored::Refused => {}
+            Stored::Safe => {
                 self.b2bua.mark_committed(key);
                 // What an older version promised is safe with this one.
                 if self.b2bua.is_waiting(key) {
@@ -500,6 +519,7 @@ impl Shard {
             self.router.next_deadline(),
             self.backlog.next_deadline(),
             self.cluster_deadline(),
+            (!self.full.is_empty()).then(|| self.env.instant_of(self.full_due)),
         ]
         .into_iter()
         .flatten()
@@ -585,6 +605,8 @@ impl Shard {
 /// Overdue interims of calls that were taken over all at once are spread over this time,
 /// milliseconds.
 const TAKEN_OVER_SPREAD_MS: u64 = 1_500;
+/// Pause before states are committed again for which there was no room.
+const FULL_AGAIN_MS: u64 = 20;
 /// Greater than any version of a call.
 const VERSION_NEVER: replication::Version = replication::Version {
     epoch: u32::MAX,

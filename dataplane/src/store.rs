@@ -24,6 +24,10 @@ pub trait BlobStore: std::any::Any {
     }
     /// Whether new calls may still be taken (below the high-water mark).
     fn is_open(&self) -> bool;
+    /// Whether the next call that was taken finds room, however long its state is.
+    fn has_room(&self) -> bool {
+        true
+    }
     /// How full the store is, 0 to 100 %.
     fn fill_percent(&self) -> u32;
     /// Tidies up a little; true if there was something to do.
@@ -100,7 +104,9 @@ pub enum Stored {
     /// It was written, but too much waits to wait for it: commit again later, and let nothing
     /// leave until then.
     Again,
-    /// It was not written.
+    /// There was no room for it: commit again later, and let nothing leave until then.
+    Full,
+    /// It was not written and never will be: it is too long, or another node's.
     Refused,
 }
 
@@ -147,6 +153,8 @@ pub struct ClusterReport {
     pub adopted: u64,
     /// Of these, calls taken over although copies may have been missing.
     pub adopted_beyond_promise: u64,
+    /// Calls of dead nodes that this one should have taken over and could not.
+    pub adopt_failed: u64,
     /// Calls given to other nodes while this one was leaving.
     pub given: u64,
     /// Calls taken over from nodes that were leaving.

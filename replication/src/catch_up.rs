@@ -57,6 +57,8 @@ pub(crate) struct Giver {
     /// End of a walk that is not acked yet.
     marked: Option<Mark>,
     number: u32,
+    /// When the newest walk began.
+    started: u64,
     /// By scope: view of the last walk that was acked, and number of the datagram that said so.
     answered: [Option<(u32, u64)>; 3],
     /// What was under way when a walk for orphans came before it, which is short and urgent.
@@ -139,6 +141,7 @@ impl Giver {
 
     fn begin(&mut self, mark: Mark, now: u64) {
         self.number += 1;
+        self.started = now;
         self.marked = None;
         let mark = Mark {
             xor: 0,
@@ -153,6 +156,18 @@ impl Giver {
             bytes: 0,
             next_at: now,
         });
+    }
+
+    /// Begins what is under way again after a while, as long as it took so far: the peer has no
+    /// room for what it brings.
+    pub(crate) fn begin_later(&mut self, now: u64) {
+        let walk = self.walk.as_ref().map(|walk| walk.mark);
+        let Some(mark) = walk.or(self.marked) else {
+            return;
+        };
+        let took = now.saturating_sub(self.started).max(LATER_NS);
+        self.begin(mark, now + took);
+        self.started = now;
     }
 
     /// Whether what is under way is, or includes, a catch-up of this scope in this view.
@@ -323,6 +338,8 @@ impl Marks {
 
 /// Records that one step of a walk passes over: tens of microseconds.
 const PASSED_OVER_MAX: usize = 512;
+/// Least pause before a walk begins again for which the peer had no room.
+const LATER_NS: u64 = 200_000_000;
 /// Greater than the number of any entry.
 const BROUGHT: u64 = u64::MAX;
 

@@ -32,7 +32,7 @@ pub struct RingConfig {
     pub payload_bytes_max: usize,
     /// Calls and recent tombstones the index has room for.
     pub calls_max: usize,
-    /// Live bytes, in percent of the old ring, from which on [`crate::Ring::is_open`] says that no
+    /// Live bytes, in percent of what they may take, from which on [`crate::Ring::is_open`] says that no
     /// new calls should be let in; calls and tombstones likewise, in percent of `calls_max`.
     pub high_water_percent: u8,
     /// Whether to touch every page at start, which spares the hot path its page faults.

@@ -48,7 +48,7 @@ pub struct Head {
     pub shard: u16,
     /// Which of the live cluster keys.
     pub key: u8,
-    /// `FLAG_URGENT` or nothing.
+    /// `FLAG_URGENT`, `FLAG_FULL`.
     pub flags: u8,
     /// Number of the datagram; never used twice under one incarnation and shard.
     pub number: u64,
@@ -418,6 +418,8 @@ pub const ENTRY: usize = 50;
 pub const TAG: usize = 16;
 /// Flag of a datagram whose records somebody waits for: ack at once.
 pub const FLAG_URGENT: u8 = 1;
+/// Flag of data and acks: entries that came were refused, for the sender of this has no room.
+pub const FLAG_FULL: u8 = 2;
 /// Flag of an entry that a catch-up walk sends.
 pub const ENTRY_SYNC: u8 = 1;
 /// Place of the record's own flags among those of an entry.

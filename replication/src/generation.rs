@@ -197,6 +197,22 @@ impl Generation {
         }
     }
 
+    /// Takes out of the memory what was committed behind `lsn`; says whether there was anything.
+    /// The secret in the commit words leaves no doubt. Behind a head there is nothing, however a
+    /// kill cut it short; what stayed could be taken for new when the head has come there.
+    pub(crate) fn wipe_behind(&mut self, lsn: u64) -> bool {
+        let (step, end) = (HEADER as u64, self.tail + self.capacity);
+        let mut found = false;
+        for behind in (lsn + step..end).step_by(HEADER) {
+            let at = self.at(behind);
+            if self.map.load(at) & !DEAD == record::commit_word(behind, self.secret) {
+                self.map.store(at, self.map.load(at) ^ 1);
+                found = true;
+            }
+        }
+        found
+    }
+
     /// What lies behind a record of `size` bytes at `lsn`.
     pub(crate) fn examine_after(&self, lsn: u64, size: u64) -> Found {
         self.examine(lsn + size)

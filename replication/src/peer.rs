@@ -24,8 +24,8 @@ use self::incoming::Incoming;
 use self::outgoing::Outgoing;
 use crate::catch_up::{Belongings, Giver, Mark, Scope, Walked};
 use crate::frame::{
-    Bytes, DATAGRAM_BYTES_ETHERNET, ENTRY, ENTRY_RECORD, Entry, EntryKind, FLAG_URGENT, FrameError,
-    FrameKind, HEAD, Head, STREAM, Stream, TAG,
+    Bytes, DATAGRAM_BYTES_ETHERNET, ENTRY, ENTRY_RECORD, Entry, EntryKind, FLAG_FULL, FLAG_URGENT,
+    FrameError, FrameKind, HEAD, Head, STREAM, Stream, TAG,
 };
 use crate::plant::{self, Plant};
 use crate::reassembly::PIECE;
@@ -270,6 +270,9 @@ impl Link {
         let limit = buffer.len().min(self.config.datagram_bytes_max);
         let body = buffer.get_mut(HEAD..limit.checked_sub(TAG)?)?;
         self.out.sync = self.giver.number();
+        if self.out.put_off_refused(&mut self.counters) {
+            self.giver.begin_later(now);
+        }
         let (len, entries) = self.out.fill(now, ring, body, &mut self.counters);
         if entries == 0 && self.incoming.ack_at.is_none_or(|at| now < at) {
             return None;
@@ -289,11 +292,9 @@ impl Link {
         } else {
             FrameKind::Ack
         };
-        let flags = if entries > 0 && self.out.urgent {
-            FLAG_URGENT
-        } else {
-            0
-        };
+        let is_urgent = entries > 0 && self.out.urgent;
+        let is_full = std::mem::take(&mut self.incoming.refused);
+        let flags = (u8::from(is_urgent) * FLAG_URGENT) | (u8::from(is_full) * FLAG_FULL);
         self.out.urgent &= self.out.cursor < self.out.slots.len();
         self.counters.datagrams_sent += 1;
         self.channel
@@ -335,7 +336,10 @@ impl Link {
     /// Whether no catch-up is under way and all before `mark` is acked.
     #[must_use]
     pub fn is_past(&self, mark: u64) -> bool {
-        self.out.base >= mark && self.giver.is_idle() && self.sync_request.is_none()
+        self.out.base >= mark
+            && self.out.late == 0
+            && self.giver.is_idle()
+            && self.sync_request.is_none()
     }
 
     /// Incarnation of the peer that is admitted.
@@ -390,6 +394,7 @@ impl Link {
 
     fn on_ack(&mut self, now: u64, head: &Head, stream: &Stream, on: &mut impl FnMut(LinkEvent)) {
         self.out.peer_window = u64::from(stream.window);
+        self.out.peer_is_full |= head.flags & FLAG_FULL != 0;
         let giver = &mut self.giver;
         self.out
             .on_ack(now, stream, &mut self.counters, |slot| match slot.kind {
@@ -510,6 +515,7 @@ impl Link {
             }
             Err(_) => {
                 self.counters.entries_refused += 1;
+                self.incoming.refused = true;
                 false
             }
         }
@@ -589,6 +595,8 @@ pub struct LinkCounters {
     pub entries_sent: u64,
     /// Of these, sent again.
     pub entries_resent: u64,
+    /// Entries put behind others because the peer kept refusing them.
+    pub entries_put_off: u64,
     /// Entries that had come before.
     pub entries_duplicate: u64,
     /// Entries too far ahead to be acked.

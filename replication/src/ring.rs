@@ -22,7 +22,7 @@ mod recovery;
 
 use hashbrown::HashTable;
 
-pub use self::inspect::Cursor;
+pub use self::inspect::{Cursor, GateShare};
 pub use self::recovery::{Origin, Recovery};
 
 use crate::counters::RingCounters;
@@ -400,8 +400,9 @@ impl Ring {
         }
     }
 
-    // A new call is stored long after it was let in: what was under way when the gate closed at high
-    // water (`is_open`) has the room up to the hard limit, as copies and what grows have.
+    // A new call is stored long after it was let in: what was under way when the gate closed
+    // (`is_open`) has room beyond it, as copies have. The last of the room is for what is held
+    // already: a call that could not grow could not end either, and nothing would ever be freed.
     fn admit(&mut self, meta: &Meta, held: Option<&Held>, len: usize) -> Result<(), RingError> {
         if len > self.limits.payload {
             return Err(RingError::TooLong);
@@ -413,7 +414,7 @@ impl Ring {
             None if self.index.len() >= self.limits.calls => Some(RingError::IndexFull),
             None => {
                 let after = self.live.bytes + record_size(len);
-                (after > self.limits.hard).then_some(RingError::Full)
+                (after > self.limits.fresh).then_some(RingError::Full)
             }
             Some(held) => {
                 let before = if held.meta.kind == Kind::Put {
@@ -545,6 +546,8 @@ struct Limits {
     calls: usize,
     /// Live bytes never exceed this, so reclaim can always turn.
     hard: u64,
+    /// Nor this by a call that is not held yet.
+    fresh: u64,
     /// Live bytes and index entries from which on the ring asks for no more new calls.
     high_water: u64,
     high_water_calls: usize,
@@ -597,3 +600,6 @@ const OLD: u64 = 1 << 63;
 /// promoted with its pad, two spare ones so that the tail can move, and one to turn in.
 const RESERVED_RECORDS: u64 = 6;
 const _: () = assert!(RESERVED_RECORDS < crate::config::RECORDS_MIN);
+/// Of what live bytes may take, 1/16 is for calls that are held already. The end of a call, with
+/// the record of it that is to be sent, takes about so much more than the call.
+const GROWTH_SHARE: u64 = 16;

@@ -242,6 +242,7 @@ pub struct Views {
     versions: Versions,
     /// Bit per peer that has no version in common with this node.
     incompatible: u32,
+    with_other_shards: u32,
     heartbeats_incompatible: u64,
     peers: [PeerView; VOTERS_MAX],
     boot: u64,
@@ -332,6 +333,7 @@ impl Views {
             drained: 0,
             versions: Versions::default(),
             incompatible: 0,
+            with_other_shards: 0,
             heartbeats_incompatible: 0,
             peers: [PeerView::unknown(now); VOTERS_MAX],
             boot: now,

@@ -396,6 +396,30 @@ fn a_full_ring_refuses_new_calls_and_goes_on_with_the_old() {
 }
 
 #[test]
+fn new_calls_leave_room_for_what_is_held_to_grow_and_to_end() {
+    let mut pair = Pair::new(64 * 64, 200 * 64);
+    let mut ids = Vec::new();
+    loop {
+        let id = pair.ring.next_id();
+        match pair.ring.put(id, 1, 1, &[1; 60]) {
+            Ok(_) => ids.push(id),
+            Err(error) => break assert_eq!(error, RingError::Full),
+        }
+    }
+    let grown = ids
+        .iter()
+        .take_while(|&&id| pair.ring.put(id, 1, 1, &[2; 100]).is_ok());
+    let grown = grown.count();
+    assert!(grown > 8, "{grown} of {} could grow", ids.len());
+    pair.ring.verify();
+    for &id in &ids {
+        pair.ring.retire(id).expect("a held call may end");
+    }
+    pair.ring.verify();
+    assert!(pair.ring.is_open());
+}
+
+#[test]
 fn an_open_ring_has_room_for_the_longest_call() {
     for percent in [1, 50, 85, 90] {
         let mut pair = Pair::shut_at(percent, 64 * 64, 100 * 64);

@@ -173,3 +173,50 @@ fn files_come_back_closed_in_order_or_not() {
     assert_eq!(ring.calls(), 1);
     assert!(dir.path().join("4/2.young").is_file() && dir.path().join("4/2.old").is_file());
 }
+
+// A chain that breaks amid records must not be taken for a head: what lay behind is lost, and the
+// node must not say that it kept all.
+#[test]
+fn damage_amid_records_is_told_from_a_head() {
+    let map = || Map::heap(SUPERBLOCK + (64 << 10));
+    let mut ring = Ring::create(map(), map(), &config()).expect("a possible configuration");
+    for _ in 0..8 {
+        let id = ring.next_id();
+        ring.put(id, 1, 1, &[1; 500]).expect("room");
+    }
+    let (young, old) = ring.image();
+    let opened = |young: &[u8]| {
+        let memory = (Map::heap_copy(young), Map::heap_copy(&old));
+        let (ring, recovery) = Ring::open(memory.0, memory.1, &config()).expect("a ring");
+        ring.verify();
+        (ring, recovery)
+    };
+    let (_, whole) = opened(&young);
+    assert!(whole.kept() && whole.calls == 8);
+    // 500 bytes and a header take nine lines; the third record's word, length and payload.
+    let third = SUPERBLOCK + 2 * 9 * 64;
+    for (at, bit) in [
+        (third, 3),
+        (third + 10, 7),
+        (third + 8, 6),
+        (third + 100, 1),
+    ] {
+        let mut damaged = young.clone();
+        damaged[at] ^= 1 << bit;
+        let (ring, recovery) = opened(&damaged);
+        assert!(!recovery.kept(), "{at}: {recovery:?}");
+        assert!(
+            recovery.cut_off + recovery.corrupt > 0,
+            "{at}: {recovery:?}"
+        );
+        // What was cut off does not come up at a later restart.
+        let (young, _) = ring.image();
+        let (_, again) = opened(&young);
+        assert_eq!((again.calls, again.cut_off), (recovery.calls, 0), "{at}");
+    }
+    // A record that a kill cut short has no commit word: the head is where it was.
+    let end = SUPERBLOCK + 8 * 9 * 64;
+    let mut cut_short = young.clone();
+    cut_short[end + 8..end + 300].fill(7);
+    assert!(opened(&cut_short).1.kept());
+}

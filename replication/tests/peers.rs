@@ -403,6 +403,81 @@ fn a_semi_sync_output_waits_for_an_ack_and_then_for_the_next_member() {
     assert_eq!(world.nodes[0].replicator.held_escalated(), 1);
 }
 
+// A refused record must not hold up the end of another, which alone makes room for it.
+#[test]
+fn what_a_full_peer_refuses_does_not_hold_up_the_rest() {
+    let mut world = World::new(2, 2, 1, 0);
+    let ended: Vec<_> = (0..20)
+        .map(|_| world.new_call(0, 1_000, Mode::Async))
+        .collect();
+    world.settle();
+    let full = &mut world.nodes[1].ring;
+    let mut own = Vec::new();
+    loop {
+        let id = full.next_id();
+        match full.put(id, 1, 1, &[1; 1_000]) {
+            Ok(_) => own.push(id),
+            Err(error) => break assert_eq!(error, RingError::Full),
+        }
+    }
+    let waiting: Vec<_> = (0..300)
+        .map(|_| world.new_call(0, 1_000, Mode::SemiSync))
+        .collect();
+    world.run(100 * MS);
+    for &id in &ended {
+        world.nodes[0].ring.retire(id).expect("live");
+        world.commit(0, id, Mode::Async);
+    }
+    world.run(2_000 * MS);
+    let held = |world: &World, ids: &[CallId]| {
+        let ring = &world.nodes[1].ring;
+        ids.iter().filter(|&&id| ring.newest(id).is_some()).count()
+    };
+    assert_eq!(held(&world, &ended), 0, "their ends have come");
+    assert_eq!(held(&world, &waiting), ended.len(), "so many found room");
+    world.check_released(0, 2);
+    for id in own {
+        world.nodes[1].ring.retire(id).expect("live");
+    }
+    world.settle();
+    assert_eq!(held(&world, &waiting), waiting.len());
+    assert_eq!(world.released[&0].len(), waiting.len());
+    assert_eq!(world.fingerprint(0, 0), world.fingerprint(1, 0));
+}
+
+// The same of a catch-up, whose end stays behind all it brings.
+#[test]
+fn a_full_peer_is_filled_once_it_has_room() {
+    let mut world = World::new(2, 2, 1, 0);
+    world.settle();
+    world.nodes[1].up = false;
+    world.members[1].standing = Standing::Dead;
+    world.enter_view();
+    for _ in 0..300 {
+        world.new_call(0, 1_000, Mode::Async);
+    }
+    let full = &mut world.nodes[1].ring;
+    let mut own = Vec::new();
+    loop {
+        let id = full.next_id();
+        match full.put(id, 1, 1, &[1; 1_000]) {
+            Ok(_) => own.push(id),
+            Err(error) => break assert_eq!(error, RingError::Full),
+        }
+    }
+    world.nodes[1].up = true;
+    world.members[1].standing = Standing::Alive;
+    world.enter_view();
+    world.run(1_000 * MS);
+    let link = world.nodes[0].replicator.link(1).expect("a link");
+    assert!(!link.is_past(0), "it is not filled");
+    for id in own {
+        world.nodes[1].ring.retire(id).expect("live");
+    }
+    world.settle();
+    assert_eq!(world.fingerprint(1, 0).0, 300);
+}
+
 #[test]
 fn a_view_that_drops_the_only_peer_releases_what_waited_for_it() {
     let mut world = World::new(2, 2, 1, 0);

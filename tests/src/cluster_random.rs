@@ -223,6 +223,96 @@ pub fn play_class(mode: &str) -> (u64, Vec<String>) {
     (world.datagrams_held(), world.leftovers_of_cluster())
 }
 
+/// What became of a cluster that lost a node while its rings were at their gates.
+#[derive(Debug)]
+pub struct FullOutcome {
+    /// What was wrong.
+    pub wrong: Vec<String>,
+    /// Calls that were up when the node was lost, and calls that it owned of these.
+    pub up: (u64, u64),
+    /// Calls that were refused before.
+    pub refused: u64,
+    /// How full the fullest ring was before the loss, and the fullest since, percent.
+    pub fill: (u32, u32),
+    /// Calls the survivors took over.
+    pub adopted: u64,
+    /// New calls that came up after the loss.
+    pub since: u64,
+    /// Whether the lost node acted again before the calls had ended.
+    pub is_back: bool,
+}
+
+/// Fills a cluster until its gates shut, then takes a node and its memory away for `back`
+/// milliseconds.
+#[must_use]
+pub fn play_full(nodes: u16, copies: u8, back: u64) -> FullOutcome {
+    let cluster = Cluster {
+        nodes,
+        witness: nodes == 2,
+        copies,
+        mode: Mode::SemiSync,
+        scatter: 0,
+        loss: 0,
+        upgrade: false,
+    };
+    let mut world = World::new(Setup {
+        config: "session_expires_s = 0\n".to_owned(),
+        interim_s: Some(15),
+        cluster: Some(cluster),
+        old_bytes: FULL_OLD_BYTES,
+        ..Setup::default()
+    });
+    let mut rng = SplitMix64::new(u64::from(nodes));
+    let mut call = |at, bye_after| {
+        let caller = Plan {
+            calls_at: Some(at),
+            bye_after: Some(bye_after),
+            ..Plan::default()
+        };
+        let callee = Plan {
+            answer: Some((20, 200)),
+            bye_after: Some(100_000),
+            ..Plan::default()
+        };
+        world.add_call(caller, callee);
+    };
+    let many = FULL_CALLS * u64::from(nodes) / u64::from(copies);
+    for number in 0..many {
+        call(2_000 + number * 10, 30_000 + rng.below(20_000));
+    }
+    // Once the calls have ended, the cluster takes new ones.
+    let later = 100_000;
+    for number in 0..20 {
+        call(later + number * 100, 3_000);
+    }
+    let loss = 2_000 + many * 10 + 5_000;
+    world.befall(loss, Misfortune::Loss(0, back));
+    world.run_until(loss - 1);
+    let (up, fill) = (world.established(), world.fullest());
+    let owned = world.calls_of(0);
+    let refused = many - up;
+    let mut fullest = 0;
+    let mut adopted = 0;
+    for now in (loss..loss + 15_000).step_by(250) {
+        world.run_until(now);
+        fullest = fullest.max(world.fullest());
+        adopted = adopted.max(world.calls_adopted());
+    }
+    let is_back = world.has_lease(0);
+    world.run_until(later + 10_000);
+    let since = world.established() - up;
+    world.heal_and_drain();
+    FullOutcome {
+        wrong: world.cluster_verdict(),
+        up: (up, owned),
+        refused,
+        fill: (fill, fullest),
+        adopted,
+        since,
+        is_back,
+    }
+}
+
 /// Plays 300 calls of three seconds, all nodes cut off from each other for `ms` in their midst:
 /// what each caller got as final answers.
 #[must_use]
@@ -596,6 +686,9 @@ const ANYTHING: [Scenario; 14] = [
     Scenario::SlowPeer,
     Scenario::CutFromCdfs,
 ];
+/// The old rings of [`play_full`], and the calls that would more than fill one.
+const FULL_OLD_BYTES: u64 = 1 << 20;
+const FULL_CALLS: u64 = 900;
 /// Calls and messages of a world.
 const CALLS: u64 = 24;
 /// When everything becomes well again.

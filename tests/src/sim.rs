@@ -57,6 +57,8 @@ pub struct Setup {
     pub cluster: Option<Cluster>,
     /// Young ring of each shard of a cluster, bytes.
     pub young_bytes: u64,
+    /// Bytes of the old ring of each shard of a cluster.
+    pub old_bytes: u64,
 }
 
 impl Setup {
@@ -86,6 +88,7 @@ impl Default for Setup {
             sabotage: Sabotage::None,
             cluster: None,
             young_bytes: 1 << 20,
+            old_bytes: 4 << 20,
         }
     }
 }
@@ -145,6 +148,8 @@ pub enum Misfortune {
     Slow(usize, u64),
     /// From now on commits are forgotten.
     Forget,
+    /// The stores have no room for anything, or have it again.
+    Full(bool),
     /// A node's process ends, its memory stays, and it starts again after that time.
     Crash(u16, u64),
     /// A node is asked to leave; it starts again that long after it has.
@@ -571,34 +576,22 @@ impl World {
             Misfortune::Clear(far) => self.fars[far].is_black = false,
             Misfortune::Fault(far, fault) => self.fars[far].cdf.set_fault(fault),
             Misfortune::Slow(far, ms) => self.fars[far].delay = self.fars[far].delay.max(ms),
-            Misfortune::Crash(node, down) => self.crash(node, down, true),
-            Misfortune::Loss(node, down) => self.crash(node, down, false),
-            Misfortune::DiskLoss(node, down) => {
-                if self.nodes[usize::from(node)].up {
-                    self.nodes[usize::from(node)].lose_disk();
-                    self.crash(node, down, false);
-                }
-            }
-            Misfortune::Lag(node, ms) => self.nodes[usize::from(node)].lag_ms = ms,
-            Misfortune::CutCdfs(node) => self.cut_cdfs(node),
-            Misfortune::JoinCdfs(node) => self.nodes[usize::from(node)].without_cdfs = false,
-            Misfortune::Leave(node, down) => self.ask_to_leave(node, down),
-            Misfortune::Pause(node, ms) => {
-                let state = &mut self.nodes[usize::from(node)];
-                state.paused_until = state.paused_until.max(self.now + ms);
-                self.push(self.now + ms, Event::Misfortune(Misfortune::Over));
-            }
             Misfortune::CutLink(from, to) => {
                 self.cut.insert((from, to));
             }
             Misfortune::Join => self.cut.clear(),
             Misfortune::Over => {}
-            Misfortune::Clock(node, clock) => self.set_clock(node, clock),
+            Misfortune::Full(full) => {
+                for seat in &self.seats {
+                    *seat.blobs.full.borrow_mut() = full;
+                }
+            }
             Misfortune::Forget => {
                 for seat in &self.seats {
                     *seat.blobs.forgets.borrow_mut() = true;
                 }
             }
+            of_node => self.happen_to_node(of_node),
         }
     }
 

@@ -14,6 +14,8 @@ pub struct Blobs {
     kept: Rc<RefCell<BTreeMap<u128, Vec<u8>>>>,
     /// A planted fault: commits are confirmed and forgotten.
     pub forgets: Rc<RefCell<bool>>,
+    /// There is no room for anything.
+    pub full: Rc<RefCell<bool>>,
 }
 
 impl Blobs {
@@ -76,6 +78,9 @@ fn restore(blob: &[u8]) -> CallState {
 impl BlobStore for Blobs {
     fn commit(&mut self, call: u128, blob: Blob<'_>) -> Stored {
         assert_eq!(blob.schema, SCHEMA);
+        if *self.full.borrow() {
+            return Stored::Full;
+        }
         let blob = blob.bytes;
         let read = restore(blob);
         assert_eq!(read.id, call, "the blob of another call");
@@ -96,6 +101,10 @@ impl BlobStore for Blobs {
 
     fn is_open(&self) -> bool {
         true
+    }
+
+    fn has_room(&self) -> bool {
+        !*self.full.borrow()
     }
 
     fn fill_percent(&self) -> u32 {

@@ -579,3 +579,58 @@ fn drain_ends_a_running_node_in_order_and_says_who_does_not_answer() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains(&admin) && said.contains("fix:"), "{said}");
 }
+
+fn boot_id() -> [u8; 16] {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("Linux");
+    let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+    u128::from_str_radix(&digits, 16)
+        .expect("hexadecimal")
+        .to_be_bytes()
+}
+
+// With fewer cores than before, the calls of the shards that are gone would just be lost.
+#[test]
+fn a_ring_with_calls_and_without_a_shard_is_not_passed_over() {
+    let dir = tempfile::tempdir().expect("there is room for temporary files");
+    let (state, data) = (dir.path().join("state"), dir.path().join("data"));
+    let config = replication::RingConfig {
+        node: 1,
+        shard: 1,
+        boot_id: boot_id(),
+        ..replication::RingConfig::default()
+    };
+    let (mut ring, _) = replication::Ring::open_files(&state, &config).expect("a ring");
+    let id = ring.next_id();
+    ring.put(id, 1, 1, &[1; 100]).expect("there is room");
+    ring.close();
+    let text = format!(
+        "[node]\nstate_dir = \"{}\"\ndata_dir = \"{}\"\nring_young_mib = 4\nring_old_mib = 4\n\
+         drain_timeout_s = 1\n[sip]\nlisten = [\"udp:{}\"]\n[charging.rf]\nenabled = false\n\
+         [admin]\nlisten = \"{}\"\n",
+        state.display(),
+        data.display(),
+        free_udp(),
+        free_tcp()
+    );
+    let (status, said) = check(dir.path(), &text);
+    assert_eq!(status, Some(2), "{said}");
+    for what in ["1.young", "key `node.cores`", "1 calls", "name 2 cores"] {
+        assert!(said.contains(what), "{what}: {said}");
+    }
+    let file = dir.path().join("node.toml").display().to_string();
+    let run = ringtoll_with(&["run", "--config", &file]);
+    assert!(!run.status.success());
+    assert!(String::from_utf8_lossy(&run.stderr).contains("key `node.cores`"));
+
+    let (mut ring, _) = replication::Ring::open_files(&state, &config).expect("a ring");
+    ring.retire(id).expect("it is held");
+    ring.close();
+    let (status, said) = check(dir.path(), &text);
+    assert_eq!(status, Some(0), "{said}");
+    let log = dir.path().join("log");
+    let mut command = Command::new(ringtoll());
+    command.args(["run", "--config", &file]);
+    let _node = Running::start(&mut command, &log);
+    let is_gone = || !state.join("1/1.young").exists() && state.join("1/0.young").exists();
+    assert!(wait_until(Duration::from_secs(10), is_gone));
+}

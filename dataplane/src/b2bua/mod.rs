@@ -96,6 +96,7 @@ pub struct B2bua {
     touched: Vec<CallKey>,
     draining: bool,
     overloaded: bool,
+    full: bool,
     /// No record of a new call may be promised room.
     backlogged: bool,
     // Out while a kept message is read; taking it leaves nothing to allocate.
@@ -120,6 +121,7 @@ impl B2bua {
             touched: Vec::new(),
             draining: false,
             overloaded: false,
+            full: false,
             backlogged: false,
             index: Some(Box::new(Index::new())),
         }
@@ -321,6 +323,12 @@ impl B2bua {
     /// established suffers; by a backlog only those whose records must not be lost.
     pub fn set_overload(&mut self, overloaded: bool, backlogged: bool) {
         (self.overloaded, self.backlogged) = (overloaded, backlogged);
+    }
+
+    /// Whether the store has no room for a call that it does not hold yet: one that is answered now
+    /// is refused, for its answer could not leave.
+    pub fn set_full(&mut self, full: bool) {
+        self.full = full;
     }
 
     /// Whether new calls are refused.

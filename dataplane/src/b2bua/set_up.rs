@@ -359,6 +359,7 @@ impl B2bua {
         response: &Message<'_>,
         origin: Origin,
     ) {
+        self.refuse_if_full(env, user.call);
         let call = &self.calls[user.call];
         let winner = call.state.texts.get(call.state.legs[1].remote_tag);
         if call.state.answered.is_some() && response.to_tag().unwrap_or_default() == winner {
@@ -381,6 +382,16 @@ impl B2bua {
             return self.acknowledge_and_end(env, user.call, id, response, origin);
         };
         self.win(env, user, fork, response, origin);
+    }
+
+    // A call that cannot be stored must not come up: nothing of it could leave.
+    fn refuse_if_full(&mut self, env: &mut Env, key: CallKey) {
+        let call = &mut self.calls[key];
+        if self.full && call.state.phase == Phase::SettingUp && !call.set_up.over {
+            call.set_up.client = None; // it answered, so there is nothing to cancel
+            env.counters.sip_overload_refused += 1;
+            self.fail_set_up(env, key, 503, b"Service Unavailable", &[]);
+        }
     }
 
     // The first 2xx: the call is up.

@@ -59,6 +59,12 @@ impl Board {
         }
     }
 
+    /// Shards of this node; a witness has none.
+    #[must_use]
+    pub fn shard_count(&self) -> u16 {
+        self.shards.len() as u16
+    }
+
     /// Until when this node may act, in nanoseconds of its clock ([`ns_of`]); 0: not at all.
     #[must_use]
     pub fn lease_until(&self) -> u64 {

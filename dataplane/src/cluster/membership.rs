@@ -62,8 +62,10 @@ pub struct MembershipReport {
     pub refused: u64,
     /// This node has handed its calls over and is no member any more: its process may end.
     pub has_left: bool,
-    /// Bit per node with which this one has no version in common.
+    /// Bit per node with which this one has no version in common, or not the number of shards.
     pub incompatible: u32,
+    /// Bit per node that has another number of shards.
+    pub with_other_shards: u32,
     /// Schema that call states are written in.
     pub schema: u16,
 }
@@ -86,6 +88,7 @@ impl Membership {
         views.set_versions(Versions {
             schema: parts.schemas,
             schema_held: board.schema_held(),
+            shards: board.shard_count(),
             ..Versions::default()
         });
         let mut membership = Self {
@@ -172,6 +175,7 @@ impl Membership {
             refused: self.refused,
             has_left: self.views.has_left(),
             incompatible: self.views.incompatible(),
+            with_other_shards: self.views.with_other_shards(),
             schema: self.views.schema(),
         }
     }

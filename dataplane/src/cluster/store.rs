@@ -15,7 +15,7 @@ use replication::courier::{CourierConfig, Letter};
 use replication::frame::{DATAGRAM_BYTES_ETHERNET, Head};
 use replication::view::KMIN_FULL;
 use replication::{
-    Adoption, CallId, ClusterKeys, Committed, Courier, Cursor, Kind, Member, Mode,
+    Adoption, CallId, ClusterKeys, Committed, Courier, Cursor, GateShare, Kind, Member, Mode,
     ReplicationEvent, Replicator, ReplicatorConfig, Ring, RingError, Standing, StreamMarks,
     Version, View, takeover,
 };
@@ -176,6 +176,19 @@ impl ClusterStore {
         }
     }
 
+    // The share of the ring up to which new calls are taken. A dead member counts until the others
+    // have made anew the copies that it had: before, their rings do not show yet how full they are.
+    fn gate(&self) -> GateShare {
+        let holds = |&&node: &&u16| match self.standing(node) {
+            _ if !self.follows => true,
+            Standing::Alive | Standing::Draining => true,
+            Standing::Joining => false,
+            Standing::Dead => self.view.gone >> node & 1 == 1,
+        };
+        let nodes = self.data_nodes.iter().filter(holds).count();
+        GateShare::among(nodes, self.config.copies)
+    }
+
     fn epoch(&self) -> u32 {
         self.view.number
     }
@@ -330,7 +343,9 @@ impl ClusterStore {
             };
             // What this node had given away before it ended is its own again too.
             if scan.owner != own || meta.heir().is_some() {
-                if self.ring.adopt(meta.id, self.view.number, |_| {}).is_err() {
+                if let Err(error) = self.ring.adopt(meta.id, self.view.number, |_| {}) {
+                    self.report.adopt_failed += 1;
+                    tracing::error!(call = %meta.id.as_u128(), %error, "it cannot be taken over");
                     continue;
                 }
                 self.report.adopted += 1;
@@ -441,6 +456,7 @@ impl BlobStore for ClusterStore {
                 self.events.push_back(StoreEvent::Lost(call));
                 Stored::Refused
             }
+            Err(RingError::Full | RingError::IndexFull) => Stored::Full,
             Err(_) => Stored::Refused,
         }
     }
@@ -460,7 +476,11 @@ impl BlobStore for ClusterStore {
     }
 
     fn is_open(&self) -> bool {
-        self.ring.is_open()
+        self.ring.is_open_within(self.gate())
+    }
+
+    fn has_room(&self) -> bool {
+        self.ring.has_room()
     }
 
     fn fill_percent(&self) -> u32 {

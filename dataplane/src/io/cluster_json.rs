@@ -20,6 +20,8 @@ struct Page {
     schema: u16,
     /// Members with which this node has no version in common.
     incompatible: Vec<u16>,
+    /// Of these, those that have another number of shards (`node.cores`).
+    with_other_shards: Vec<u16>,
     datagrams_refused: u64,
     members: Vec<MemberPage>,
     shards: Vec<ShardPage>,
@@ -44,6 +46,7 @@ struct ShardPage {
     calls_held: u64,
     calls_adopted: u64,
     calls_adopted_beyond_promise: u64,
+    calls_not_adopted: u64,
     calls_given: u64,
     calls_received: u64,
     datagrams_refused: u64,
@@ -96,6 +99,7 @@ pub(super) fn page(pages: &Pages) -> (u16, &'static str, String) {
             .then_some(report.view.kmin),
         schema: report.schema,
         incompatible: of(report.incompatible),
+        with_other_shards: of(report.with_other_shards),
         datagrams_refused: report.refused,
         members: members.collect(),
         shards: shards
@@ -121,6 +125,7 @@ fn shard_page(shard: u16, report: &ClusterReport, pages: &Pages) -> ShardPage {
         calls_held: report.copies,
         calls_adopted: report.adopted,
         calls_adopted_beyond_promise: report.adopted_beyond_promise,
+        calls_not_adopted: report.adopt_failed,
         calls_given: report.given,
         calls_received: report.received,
         datagrams_refused: report.refused,

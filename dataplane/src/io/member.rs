@@ -130,6 +130,7 @@ impl Member {
             inlets: parts.inlets,
             report: report.clone(),
             news: news.clone(),
+            incompatible: 0,
         };
         let thread = std::thread::Builder::new()
             .name("membership".to_owned())
@@ -224,6 +225,8 @@ struct Runner {
     inlets: Vec<Inlet>,
     report: Arc<Mutex<MembershipReport>>,
     news: Arc<News>,
+    /// Members that were named as incompatible.
+    incompatible: u32,
 }
 
 impl Runner {
@@ -256,7 +259,32 @@ impl Runner {
                     inlet.order(Order::Look);
                 }
             }
-            *unpoisoned(&self.report) = self.membership.report(self.now());
+            let report = self.membership.report(self.now());
+            self.log_incompatible(&report);
+            *unpoisoned(&self.report) = report;
+        }
+    }
+
+    // Once for each: neither hears the other, which from outside looks like a peer that is off.
+    fn log_incompatible(&mut self, report: &MembershipReport) {
+        let new =
+            report.incompatible & !std::mem::replace(&mut self.incompatible, report.incompatible);
+        for (node, address) in self.addresses.iter().enumerate() {
+            if new >> node & 1 == 0 {
+                continue;
+            }
+            if report.with_other_shards >> node & 1 == 1 {
+                tracing::error!(
+                    member = %address,
+                    "it has another number of shards and cannot be joined: name equally many cores \
+                     in node.cores of all members"
+                );
+            } else {
+                tracing::error!(
+                    member = %address,
+                    "it has no version in common: upgrade one version at a time"
+                );
+            }
         }
     }
 
@@ -296,6 +324,7 @@ pub fn run_witness(config: &crate::config::Config) -> Result<(), NodeError> {
     let mut signals = signal_hook::iterator::Signals::new([
         signal_hook::consts::SIGTERM,
         signal_hook::consts::SIGINT,
+        signal_hook::consts::SIGHUP,
     ])
     .map_err(|error| NodeError::Executor(error.to_string()))?;
     let clock = Clock::new();
@@ -312,9 +341,29 @@ pub fn run_witness(config: &crate::config::Config) -> Result<(), NodeError> {
         inlets: Vec::new(),
     })?;
     tracing::info!(node = %config.node.name, "witness ready");
-    let _ = signals.forever().next();
+    for signal in signals.forever() {
+        if signal != signal_hook::consts::SIGHUP {
+            break;
+        }
+        read_keys_again(&cluster.key_file, &member);
+    }
     member.stop();
     Ok(())
+}
+
+/// Takes the keys that the key file holds now, and hands them out; a bad file changes nothing.
+pub(super) fn read_keys_again(path: &Path, member: &Member) -> Option<ClusterKeys> {
+    match read_keys(path) {
+        Ok(file) => {
+            member.set_keys(file.keys);
+            tracing::info!("the cluster's keys were read again");
+            Some(file.keys)
+        }
+        Err(error) => {
+            tracing::error!(%error, "the cluster's keys stay as they are");
+            None
+        }
+    }
 }
 
 const WAIT_MIN: Duration = Duration::from_micros(200);

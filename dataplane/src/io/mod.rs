@@ -9,6 +9,7 @@ mod cluster_json;
 mod drain;
 mod driver;
 mod member;
+mod memory;
 mod mesh;
 mod node;
 mod rings;
@@ -26,6 +27,7 @@ use std::path::PathBuf;
 pub use cdf::{BundledCdf, serve_cdf};
 pub use drain::drain_node;
 pub use member::run_witness;
+pub use memory::check_rings;
 pub use node::{Node, run, write_keys};
 pub use rings::list_calls;
 pub use store::{CdrLine, RecordLine, list_cdrs};
@@ -41,6 +43,17 @@ pub enum NodeError {
     InUse(PathBuf),
     /// A ring cannot be opened.
     Ring(String),
+    /// A ring holds calls and no shard would go on with them.
+    RingWithoutShard {
+        /// The ring.
+        file: PathBuf,
+        /// Its calls.
+        calls: usize,
+        /// Shards of this configuration.
+        shards: usize,
+        /// Shards that are needed.
+        wanted: usize,
+    },
     /// glommio could not start an executor.
     Executor(String),
     /// A running node's admin pages do not answer, or not as asked.
@@ -75,6 +88,18 @@ impl fmt::Display for NodeError {
                 path.display()
             ),
             Self::Ring(error) => write!(f, "cannot open the ring of call states: {error}"),
+            Self::RingWithoutShard {
+                file,
+                calls,
+                shards,
+                wanted,
+            } => write!(
+                f,
+                "{}: key `node.cores`: the ring holds {calls} calls, and {shards} shards would not \
+                 go on with them\n  fix: name {wanted} cores until these calls have ended or were \
+                 moved (`ringtoll drain`); remove the file to lose them",
+                file.display()
+            ),
             Self::Executor(error) => write!(
                 f,
                 "cannot start a shard: {error}\n  fix: check that the cores in node.cores exist \

@@ -24,6 +24,7 @@ use replication::{ReplicatorConfig, RingConfig};
 use super::clock::Clock;
 use super::driver::{self, Seat};
 use super::member::{self, Departure, Member, MemberParts, Vote};
+use super::memory;
 use super::mesh::{Inlet, Order, ShardMetrics};
 use super::wake::Doorbell;
 use super::{BundledCdf, NodeError, admin, backlog, rings, sys, udp};
@@ -90,6 +91,7 @@ impl Node {
             lock(&config.node.state_dir.join(number.to_string()))?,
             lock(&config.node.data_dir)?,
         ];
+        memory::remove_rings_without_shard(&config)?;
         let bundled = start_bundled_cdf(&mut config)?;
         let config = Arc::new(config);
         let shards = config.node.cores.len().max(1);
@@ -189,15 +191,10 @@ impl Node {
         let (Some(path), Some(member)) = (&self.key_file, &self.member) else {
             return;
         };
-        match member::read_keys(path) {
-            Ok(file) => {
-                member.set_keys(file.keys);
-                for inlet in &self.inlets {
-                    inlet.order(Order::Keys(file.keys));
-                }
-                tracing::info!("the cluster's keys were read again");
+        if let Some(keys) = member::read_keys_again(path, member) {
+            for inlet in &self.inlets {
+                inlet.order(Order::Keys(keys));
             }
-            Err(error) => tracing::error!(%error, "the cluster's keys stay as they are"),
         }
     }
 
@@ -370,14 +367,14 @@ impl Plan {
             node: self.number,
             shard,
             boot_id: self.boot_id,
-            secret: seed,
+            secret: random_secret()?,
             schema_hash: u64::from(SCHEMA),
             schema_hash_former: Some(u64::from(SCHEMA_FORMER)),
             huge_pages: config.node.huge_pages,
             young_bytes: config.node.ring_young_bytes,
             old_bytes: config.node.ring_old_bytes,
             payload_bytes_max: BLOB_MAX,
-            calls_max: config.sip.calls_max * 2,
+            calls_max: self.ring_calls_max(),
             incarnation: self
                 .cluster
                 .as_ref()
@@ -387,6 +384,13 @@ impl Plan {
         let (ring, recovery, states) = self.open_ring(&ring)?;
         let incarnation = ring.incarnation();
         let blobs = self.store(ring, shard);
+        if recovery.corrupt + recovery.cut_off + recovery.torn > 0 {
+            tracing::error!(
+                shard,
+                ?recovery,
+                "the memory of the ring was damaged: calls are lost"
+            );
+        }
         if recovery.calls > 0 {
             tracing::info!(shard, calls = recovery.calls, "calls found in the ring");
         }
@@ -429,6 +433,11 @@ impl Plan {
         Ok((parts, states))
     }
 
+    // Own calls, and as many copies of others'.
+    fn ring_calls_max(&self) -> usize {
+        self.config.sip.calls_max * 2
+    }
+
     fn open_ring(
         &self,
         ring: &RingConfig,
@@ -458,6 +467,8 @@ impl Plan {
             holds_max: HOLDS_MAX,
             link: LinkConfig {
                 payload_bytes_max: BLOB_MAX,
+                // A catch-up brings calls and tombstones: no more than a ring indexes.
+                marks_max: 2 * self.ring_calls_max(),
                 ..LinkConfig::default()
             },
         };
@@ -590,7 +601,17 @@ fn boot_epoch(data_dir: &Path, now: Now) -> Result<u32, NodeError> {
     Ok(epoch)
 }
 
-fn boot_id() -> [u8; 16] {
+// What a former ring left in the memory must never pass for a record of this one.
+fn random_secret() -> Result<u64, NodeError> {
+    use ring::rand::SecureRandom;
+    let mut secret = [0; 8];
+    ring::rand::SystemRandom::new()
+        .fill(&mut secret)
+        .map_err(|_| NodeError::Ring("the system has no random numbers".to_owned()))?;
+    Ok(u64::from_le_bytes(secret))
+}
+
+pub(super) fn boot_id() -> [u8; 16] {
     let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
     let mut id = [0; 16];
@@ -625,6 +646,6 @@ const DRAIN_LOOK: Duration = Duration::from_millis(20);
 /// Outputs of one shard that may wait for copies at once.
 const HOLDS_MAX: usize = 64 * 1_024;
 /// Number of a node that is not in a cluster.
-const NODE_ALONE: u16 = 1;
+pub(super) const NODE_ALONE: u16 = 1;
 /// Longest archived call state, bytes: the strings of a call are limited, and so are its records.
 const BLOB_MAX: usize = 128 << 10;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use replication::{CallId, OpenError, Reader, Recovery, Ring, RingConfig};
+use replication::{CallId, OpenError, Reader, Recovery, Ring, RingConfig, RingError};
 
 use super::NodeError;
 use charging::time::Now;
@@ -18,7 +18,12 @@ pub(super) fn open(
     let (ring, recovery) = Ring::open_files(state_dir, config)?;
     let mut states = Vec::new();
     for record in ring.iter_live() {
-        states.extend(read_state(record.meta.schema, record.payload));
+        match read_state(record.meta.schema, record.payload) {
+            Some(state) => states.push(state),
+            None => {
+                tracing::error!(call = %record.meta.id.as_u128(), "its state cannot be read: it is lost")
+            }
+        }
     }
     Ok((ring, recovery, states))
 }
@@ -43,6 +48,7 @@ impl BlobStore for RingStore {
         let id = CallId::from_u128(call);
         match self.ring.put(id, EPOCH_ALONE, blob.schema, blob.bytes) {
             Ok(_) => Stored::Safe,
+            Err(RingError::Full | RingError::IndexFull) => Stored::Full,
             Err(_) => Stored::Refused,
         }
     }
@@ -54,6 +60,10 @@ impl BlobStore for RingStore {
 
     fn is_open(&self) -> bool {
         self.ring.is_open()
+    }
+
+    fn has_room(&self) -> bool {
+        self.ring.has_room()
     }
 
     fn fill_percent(&self) -> u32 {

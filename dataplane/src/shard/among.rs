@@ -293,11 +293,12 @@ impl Shard {
         }
     }
 
-    /// Keeps back what waits for copies, and hands over what other nodes have to send.
+    /// Keeps back what waits for copies or for room, and hands over what other nodes have to send.
     pub(super) fn hold_outputs(&mut self) {
-        let Some(cluster) = self.blobs.cluster() else {
+        let mut cluster = self.blobs.cluster();
+        if cluster.is_none() && self.full.is_empty() {
             return;
-        };
+        }
         let (b2bua, node) = (&mut self.b2bua, &mut self.forward);
         let mut surroundings = HoldEnv {
             pool: &mut self.env.pool,
@@ -313,10 +314,12 @@ impl Shard {
             ) {
                 return true;
             }
-            let relay = datagram.listener.relay();
-            let Some(relay) = relay.filter(|&relay| cluster.answers(relay)) else {
+            let (Some(cluster), Some(relay)) = (&mut cluster, datagram.listener.relay()) else {
                 return false;
             };
+            if !cluster.answers(relay) {
+                return false;
+            }
             node.clear();
             let outward = Forward::Outward {
                 listener: datagram.listener.index() as u8,

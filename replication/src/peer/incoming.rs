@@ -11,6 +11,8 @@ pub(super) struct Incoming {
     received: [u64; (RECEIVE_WINDOW / 64) as usize],
     pub(super) ack_at: Option<u64>,
     pub(super) request_at: u64,
+    /// Entries found no room since the peer was told so.
+    pub(super) refused: bool,
     pub(super) pieces: Reassembly,
     pub(super) marks: Marks,
 }
@@ -22,6 +24,7 @@ impl Incoming {
             received: [0; (RECEIVE_WINDOW / 64) as usize],
             ack_at: None,
             request_at: 0,
+            refused: false,
             pieces: Reassembly::new(config.payload_bytes_max),
             marks: Marks::new(config.marks_max),
         }

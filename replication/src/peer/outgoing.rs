@@ -20,6 +20,8 @@ pub(super) struct Slot {
     sent_at: u64,
     tries: u8,
     bytes: u32,
+    /// It was put off and comes again here.
+    is_late: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,9 +43,13 @@ pub(super) struct Outgoing {
     bytes_in_flight: u64,
     congestion: Congestion,
     pub(super) peer_window: u64,
+    /// The peer said that it refuses entries.
+    pub(super) peer_is_full: bool,
     overdue: VecDeque<u64>,
     /// The rest of a record too long for one datagram: number, version sent, next offset.
     partial: Option<(u64, Version, usize)>,
+    /// Slots that were put off and are not acked yet.
+    pub(super) late: usize,
     pub(super) resend_at: u64,
     pub(super) srtt: u64,
     rttvar: u64,
@@ -62,8 +68,10 @@ impl Outgoing {
             bytes_in_flight: 0,
             congestion: Congestion::new(),
             peer_window: u64::from(config.window_bytes),
+            peer_is_full: false,
             overdue: VecDeque::with_capacity(RECEIVE_WINDOW as usize),
             partial: None,
+            late: 0,
             resend_at: u64::MAX,
             srtt: 0,
             rttvar: 0,
@@ -83,6 +91,7 @@ impl Outgoing {
             sent_at: 0,
             tries: 0,
             bytes: 0,
+            is_late: false,
         };
         self.slots.push_back(slot);
     }
@@ -92,7 +101,7 @@ impl Outgoing {
         self.slots.clear();
         self.overdue.clear();
         (self.cursor, self.in_flight, self.bytes_in_flight) = (0, 0, 0);
-        (self.partial, self.resend_at) = (None, u64::MAX);
+        (self.partial, self.late, self.resend_at) = (None, 0, u64::MAX);
     }
 
     pub(super) fn can_send_new(&self) -> bool {
@@ -155,6 +164,44 @@ impl Outgoing {
         self.in_flight -= 1;
         self.overdue.push_back(self.base + n as u64);
         counters.entries_resent += 1;
+    }
+
+    /// Puts what a full peer refuses behind the rest of the stream: it has no room for calls that
+    /// are new to it, and only what waits behind them, the end of others, can make some. The number
+    /// is skipped, and the call comes again under another one. True if a walk must begin again.
+    pub(super) fn put_off_refused(&mut self, counters: &mut LinkCounters) -> bool {
+        let is_refused = |slot: &Slot| {
+            let waits = matches!(slot.state, SlotState::InFlight | SlotState::Overdue);
+            let is_record = matches!(slot.kind, EntryKind::Put | EntryKind::Del);
+            waits && is_record && slot.tries >= TRIES_IN_PLACE
+        };
+        if !self.peer_is_full || !self.slots.front().is_some_and(is_refused) {
+            return false;
+        }
+        self.peer_is_full = false;
+        let mut was_walked = false;
+        for n in 0..self.cursor {
+            let slot = self.slots[n];
+            if !is_refused(&slot) {
+                continue;
+            }
+            counters.entries_put_off += 1;
+            if slot.sync != 0 && slot.sync == self.sync {
+                was_walked = true; // the next walk brings it
+            } else {
+                self.push(slot.id, slot.version, slot.kind, 0);
+                self.slots.back_mut().expect("it was just pushed").is_late = true;
+                self.late += usize::from(!slot.is_late);
+            }
+            let skipped = &mut self.slots[n];
+            (skipped.kind, skipped.is_late) = (EntryKind::Skip, false);
+            // It was never sent as that, so that an ack tells what the path is like.
+            skipped.tries = 0;
+            if slot.state == SlotState::InFlight {
+                self.make_overdue(n, counters);
+            }
+        }
+        was_walked
     }
 
     /// Fills `body` behind the place of the stream's front; hands out length and entry count.
@@ -230,7 +277,9 @@ impl Outgoing {
             offset: 0,
             piece: &[],
         };
-        if slot.kind == EntryKind::Mark {
+        if slot.kind == EntryKind::Skip {
+            // Put off.
+        } else if slot.kind == EntryKind::Mark {
             if slot.sync != self.sync {
                 entry.kind = EntryKind::Skip;
             }
@@ -354,6 +403,7 @@ impl Outgoing {
             SlotState::Overdue => {}
         }
         slot.state = SlotState::Acked;
+        self.late -= usize::from(slot.is_late);
         on_acked(slot);
         // A number sent twice does not tell which sending was answered.
         let (tries, sample) = (slot.tries, now.saturating_sub(slot.sent_at));
@@ -391,6 +441,8 @@ impl Outgoing {
 /// again although it has arrived.
 const SEND_WINDOW: usize = 65;
 const _: () = assert!(SEND_WINDOW as u64 <= RECEIVE_WINDOW);
+/// Sendings of a record before a full peer is taken to refuse it, and it is put off.
+const TRIES_IN_PLACE: u8 = 2;
 /// Later numbers acked before a hole counts as lost.
 const REORDER: usize = 3;
 const RTO_FIRST_NS: u64 = 20_000_000;

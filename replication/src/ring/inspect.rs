@@ -65,7 +65,23 @@ impl Ring {
     /// is open, the next call of any size finds room.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.live.bytes < self.limits.high_water && self.index.len() < self.limits.high_water_calls
+        self.is_open_within(GateShare::WHOLE)
+    }
+
+    /// As `is_open`, with the gate at that share of high water: the ring of a cluster's node keeps
+    /// room for the copies that it has to take when other nodes are lost.
+    #[must_use]
+    pub fn is_open_within(&self, share: GateShare) -> bool {
+        let calls = self.index.len() as u64;
+        self.live.bytes < share.of(self.limits.high_water)
+            && calls < share.of(self.limits.high_water_calls as u64).max(1)
+    }
+
+    /// Whether the next call that is not held yet finds room, of any size.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        let after = self.live.bytes + record_size(self.limits.payload);
+        after <= self.limits.fresh && self.index.len() < self.limits.calls
     }
 
     /// Live calls, own ones and copies.
@@ -214,6 +230,35 @@ impl Ring {
     #[cfg(test)]
     pub(crate) fn young_head_at(&self) -> usize {
         crate::layout::SUPERBLOCK + (self.young.head() % self.young.capacity()) as usize
+    }
+}
+
+/// The part of high water up to which a ring takes new calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GateShare {
+    part: u64,
+    whole: u64,
+}
+
+impl GateShare {
+    /// All of it: nobody's loss makes a ring fuller.
+    pub const WHOLE: Self = Self { part: 1, whole: 1 };
+
+    /// The share of each of `nodes` nodes with `copies` copies of a call: so much that one ring
+    /// has room for all calls of the cluster within high water. No fewer may have to be held: when
+    /// nodes are lost the others make their copies anew, which ends at all calls on each of as many
+    /// nodes as there are copies, and whoever joins is filled with everything before it acts.
+    #[must_use]
+    pub fn among(nodes: usize, copies: usize) -> Self {
+        let nodes = nodes.max(1);
+        Self {
+            part: copies.clamp(1, nodes) as u64,
+            whole: nodes as u64,
+        }
+    }
+
+    fn of(self, limit: u64) -> u64 {
+        (u128::from(limit) * u128::from(self.part) / u128::from(self.whole)) as u64
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use hashbrown::HashTable;
 
 use super::reclaim::{OLD_FREE_SHARE, YOUNG_FREE_SHARE};
-use super::{Limits, Live, Origin, RESERVED_RECORDS, Recovery, Ring};
+use super::{GROWTH_SHARE, Limits, Live, Origin, RESERVED_RECORDS, Recovery, Ring};
 use crate::config::{RECORDS_MIN, RingConfig, ring_paths};
 use crate::counters::RingCounters;
 use crate::error::{ConfigError, OpenError};
@@ -94,14 +94,16 @@ impl Ring {
     fn assemble(young: Generation, old: Generation, config: &RingConfig) -> Self {
         let record_max = record_size(config.payload_bytes_max);
         let hard = old.capacity().saturating_sub(RESERVED_RECORDS * record_max);
-        let high_water = old.capacity() / 100 * u64::from(config.high_water_percent);
+        let fresh = hard - hard / GROWTH_SHARE;
+        let high_water = hard / 100 * u64::from(config.high_water_percent);
         let high_water_calls = config.calls_max * usize::from(config.high_water_percent) / 100;
         Self {
             limits: Limits {
                 payload: config.payload_bytes_max,
                 calls: config.calls_max,
                 hard,
-                high_water: high_water.min(hard - record_max),
+                fresh,
+                high_water: high_water.min(fresh - record_max),
                 high_water_calls: high_water_calls.max(1),
                 spare: 2 * record_max,
                 young_low_water: young.capacity() / YOUNG_FREE_SHARE,

@@ -42,6 +42,11 @@ impl Ring {
             recovery.records += 1;
             self.generation_mut(which).advance_head(size);
         }
+        // Where a head is, nothing follows. If something does, the chain was broken amid others,
+        // and all behind the break is lost to this ring.
+        let generation = self.generation_mut(which);
+        let head = generation.head();
+        recovery.cut_off += u64::from(generation.wipe_behind(head));
     }
 
     fn recover_record(&mut self, place: u64, recovery: &mut Recovery) {
@@ -100,6 +105,9 @@ pub struct Recovery {
     pub superseded: u64,
     /// Committed records with a wrong checksum amid others: memory was damaged.
     pub corrupt: u64,
+    /// Generations whose scan ended before their head: memory was damaged, and what lay behind is
+    /// lost.
+    pub cut_off: u64,
     /// Records at a head whose content was cut short: dropped, as never committed.
     pub torn: u64,
 }
@@ -108,7 +116,7 @@ impl Recovery {
     /// Whether all is there that was: what a node tells the others when it joins again (V10).
     #[must_use]
     pub fn kept(&self) -> bool {
-        self.origin == Origin::Recovered && self.corrupt == 0
+        self.origin == Origin::Recovered && self.corrupt + self.torn + self.cut_off == 0
     }
 
     pub(super) fn new(origin: Origin) -> Self {
@@ -122,6 +130,7 @@ impl Recovery {
             dead: 0,
             superseded: 0,
             corrupt: 0,
+            cut_off: 0,
             torn: 0,
         }
     }

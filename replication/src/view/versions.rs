@@ -7,6 +7,8 @@
 //! the present and the former version of both, so the way is one version at a time, in any order
 //! of nodes, and back again until the last node has come up.
 //!
+//! Nodes with different numbers of shards have nothing in common either.
+//!
 //! Two nodes with nothing in common do not hear each other: neither acks the other's heartbeats,
 //! so the one outside the majority never joins, and the ones inside go on as if it were off.
 //! `Views::incompatible` names such peers; it is for the operator to see and to log.
@@ -24,6 +26,9 @@ pub struct Versions {
     pub schema: (u16, u16),
     /// Highest schema among the records it holds: whoever joins must read it.
     pub schema_held: u16,
+    /// Its shards; 0: it has none, or does not say. Shards of one number exchange calls, so that
+    /// nodes with different numbers of them cannot.
+    pub shards: u16,
 }
 
 impl Default for Versions {
@@ -33,6 +38,7 @@ impl Default for Versions {
             protocol: (PROTOCOL_MIN, PROTOCOL),
             schema: (0, u16::MAX),
             schema_held: 0,
+            shards: 0,
         }
     }
 }
@@ -46,7 +52,11 @@ impl Versions {
         let schema = self.schema.1.min(other.schema.1);
         let reads = schema >= self.schema.0.max(other.schema.0)
             && schema >= self.schema_held.max(other.schema_held);
-        (speaks && reads).then_some(protocol)
+        (speaks && reads && !self.has_other_shards(other)).then_some(protocol)
+    }
+
+    fn has_other_shards(&self, other: &Self) -> bool {
+        self.shards != 0 && other.shards != 0 && self.shards != other.shards
     }
 }
 
@@ -92,6 +102,12 @@ impl Views {
         self.incompatible
     }
 
+    /// Bit per such peer that has another number of shards.
+    #[must_use]
+    pub fn with_other_shards(&self) -> u32 {
+        self.with_other_shards
+    }
+
     /// Heartbeats not taken because of that.
     #[must_use]
     pub fn heartbeats_incompatible(&self) -> u64 {
@@ -101,6 +117,8 @@ impl Views {
     /// Whether a heartbeat of a peer may be taken.
     pub(super) fn is_compatible(&mut self, from: u8, versions: &Versions) -> bool {
         let is_compatible = self.versions.common_protocol(versions).is_some();
+        self.with_other_shards &= !(1 << from);
+        self.with_other_shards |= u32::from(self.versions.has_other_shards(versions)) << from;
         if is_compatible {
             self.incompatible &= !(1 << from);
         } else {
@@ -120,7 +138,20 @@ mod tests {
             protocol,
             schema,
             schema_held,
+            shards: 0,
         }
+    }
+
+    #[test]
+    fn nodes_with_different_numbers_of_shards_have_nothing_in_common() {
+        let with = |shards| Versions {
+            shards,
+            ..Versions::default()
+        };
+        assert_eq!(with(2).common_protocol(&with(1)), None);
+        assert!(with(2).common_protocol(&with(2)).is_some());
+        let witness = with(0);
+        assert!(with(2).common_protocol(&witness).is_some());
     }
 
     #[test]

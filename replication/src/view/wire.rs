@@ -32,10 +32,11 @@ impl ViewMessage {
                     protocol,
                     schema,
                     schema_held,
+                    shards,
                 } = heartbeat.versions;
                 writer.put(&[protocol.0, protocol.1])?;
-                for schema in [schema.0, schema.1, schema_held] {
-                    writer.put(&schema.to_le_bytes())?;
+                for number in [schema.0, schema.1, schema_held, shards] {
+                    writer.put(&number.to_le_bytes())?;
                 }
             }
             Self::Ack { sent, accepted } => {
@@ -91,6 +92,12 @@ impl ViewMessage {
                     protocol: (bytes.u8()?, bytes.u8()?),
                     schema: (bytes.u16()?, bytes.u16()?),
                     schema_held: bytes.u16()?,
+                    // The former version does not say.
+                    shards: if bytes.rest().is_empty() {
+                        0
+                    } else {
+                        bytes.u16()?
+                    },
                 };
                 Self::Heartbeat(Heartbeat {
                     sent,
@@ -253,7 +260,11 @@ mod tests {
                     kept,
                     drain: !kept,
                     drained: numbers.3,
-                    versions: Versions { schema_held: numbers.3 as u16, ..Versions::default() },
+                    versions: Versions {
+                        schema_held: numbers.3 as u16,
+                        shards: numbers.2 as u16,
+                        ..Versions::default()
+                    },
                     ages_ms: [numbers.0 as u16; VOTERS_MAX],
                 }),
                 1 => ViewMessage::Ack { sent: numbers.0, accepted: numbers.2 },

@@ -47,11 +47,13 @@ fn a_cluster_is_upgraded_node_by_node_and_writes_anew_only_at_the_end() {
         protocol: (1, 2),
         schema: (4, 5),
         schema_held: 5,
+        shards: 0,
     };
     let present = Versions {
         protocol: (2, 3),
         schema: (5, 6),
         schema_held: 5,
+        shards: 0,
     };
     let mut world = World::new(3, 0, 26);
     for node in &mut world.nodes {

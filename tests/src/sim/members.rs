@@ -23,7 +23,7 @@ use replication::{
     VoteStore,
 };
 
-use super::{Event, Sabotage, Setup, WALL, World};
+use super::{Event, Misfortune, Sabotage, Setup, WALL, World};
 
 /// A cluster.
 #[derive(Clone, Copy, Debug)]
@@ -225,6 +225,30 @@ impl World {
         self.nodes[usize::from(node)].up.then_some(node)
     }
 
+    // ---- misfortunes
+
+    pub(super) fn happen_to_node(&mut self, what: Misfortune) {
+        match what {
+            Misfortune::Crash(node, down) => self.crash(node, down, true),
+            Misfortune::Loss(node, down) => self.crash(node, down, false),
+            Misfortune::DiskLoss(node, down) if self.nodes[usize::from(node)].up => {
+                self.nodes[usize::from(node)].lose_disk();
+                self.crash(node, down, false);
+            }
+            Misfortune::Lag(node, ms) => self.nodes[usize::from(node)].lag_ms = ms,
+            Misfortune::CutCdfs(node) => self.cut_cdfs(node),
+            Misfortune::JoinCdfs(node) => self.nodes[usize::from(node)].without_cdfs = false,
+            Misfortune::Leave(node, down) => self.ask_to_leave(node, down),
+            Misfortune::Pause(node, ms) => {
+                let state = &mut self.nodes[usize::from(node)];
+                state.paused_until = state.paused_until.max(self.now + ms);
+                self.push(self.now + ms, Event::Misfortune(Misfortune::Over));
+            }
+            Misfortune::Clock(node, clock) => self.set_clock(node, clock),
+            _ => {}
+        }
+    }
+
     // ---- start and end
 
     /// Whether a node is of the version before the present one.
@@ -383,8 +407,10 @@ impl World {
             incarnation,
             secret: 5,
             young_bytes: self.setup.young_bytes,
-            old_bytes: 4 << 20,
-            payload_bytes_max: (self.setup.young_bytes / 32) as usize,
+            old_bytes: self.setup.old_bytes,
+            payload_bytes_max: (self.setup.old_bytes >> 6)
+                .min(self.setup.young_bytes >> 5)
+                .min(32 << 10) as usize,
             calls_max: 4_000,
             ..RingConfig::default()
         };
@@ -638,6 +664,29 @@ impl World {
         let shards = self.seats.iter_mut().filter_map(|seat| seat.shard.as_mut());
         let reports = shards.filter_map(|shard| Some(shard.blobs().cluster()?.report()));
         reports.map(|report| report.received).sum()
+    }
+
+    /// Calls that nodes took over from dead ones, as those that run say themselves.
+    #[must_use]
+    pub fn calls_adopted(&mut self) -> u64 {
+        let shards = self.seats.iter_mut().filter_map(|seat| seat.shard.as_mut());
+        let reports = shards.filter_map(|shard| Some(shard.blobs().cluster()?.report()));
+        reports.map(|report| report.adopted).sum()
+    }
+
+    /// Calls that a node has in its tables.
+    #[must_use]
+    pub fn calls_of(&self, node: u16) -> u64 {
+        let seats = (0..self.seats.len()).filter(|&place| self.node_of(place) == node);
+        let shards = seats.filter_map(|place| self.seats[place].shard.as_ref());
+        shards.map(|shard| shard.b2bua().call_count() as u64).sum()
+    }
+
+    /// How full the fullest ring is, percent.
+    #[must_use]
+    pub fn fullest(&self) -> u32 {
+        let rings = (0..self.seats.len()).filter_map(|place| self.ring_of(place));
+        rings.map(|ring| ring.fill() as u32).max().unwrap_or(0)
     }
 
     /// The ring of a shard that runs.

@@ -196,7 +196,10 @@ impl World {
                 self.violations
                     .push(format!("{} bytes of texts", call.state.texts.len()));
             }
-            if matches!(phase, Phase::SettingUp | Phase::Event) || !call.stored {
+            if matches!(phase, Phase::SettingUp | Phase::Event)
+                || !call.stored
+                || call.waits_for.is_some()
+            {
                 continue;
             }
             if call.dirty {

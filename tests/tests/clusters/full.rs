@@ -1,4 +1,5 @@
-//! The ring of a clustered shard that is full: its gate closes before anything is refused.
+//! Rings that are full: the gate closes before anything is refused, and so early that the survivors
+//! of a lost node have room for its calls.
 
 use std::sync::Arc;
 
@@ -7,6 +8,7 @@ use dataplane::store::{Blob, BlobStore, Stored};
 use replication::layout::SUPERBLOCK;
 use replication::peer::LinkConfig;
 use replication::{ClusterKeys, Map, Mode, ReplicatorConfig, Ring, RingConfig};
+use tests::cluster_random::play_full;
 
 fn store() -> ClusterStore {
     let config = RingConfig {
@@ -67,4 +69,33 @@ fn a_full_store_asks_for_no_calls_before_it_refuses_one() {
         store.retire(call);
     }
     assert!(store.is_open());
+}
+
+// Every call is adopted, goes on, ends and is billed once; and then there is room for new ones.
+fn survives(nodes: u16, copies: u8, back: u64) {
+    let outcome = play_full(nodes, copies, back);
+    println!("{nodes} nodes, {copies} copies: {outcome:?}");
+    assert!(outcome.wrong.is_empty(), "{:?}", outcome.wrong.first());
+    assert!(outcome.refused > 0, "the gates never shut");
+    assert!(outcome.up.1 > 50, "the lost node had calls");
+    assert_eq!(outcome.adopted, outcome.up.1);
+    assert!(outcome.fill.1 < 90 && outcome.since == 20);
+    assert_eq!(outcome.is_back, back < 10_000);
+}
+
+#[test]
+fn three_nodes_at_their_gates_lose_one_and_no_call() {
+    survives(3, 2, 30_000);
+}
+
+#[test]
+fn two_nodes_at_their_gates_lose_one_and_no_call() {
+    survives(2, 2, 30_000);
+}
+
+// Whoever joins is filled with all calls of the cluster before it acts.
+#[test]
+fn a_lost_node_finds_room_for_all_calls_when_it_comes_back() {
+    survives(3, 2, 3_000);
+    survives(5, 2, 3_000);
 }

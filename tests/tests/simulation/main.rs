@@ -7,6 +7,7 @@ mod classes;
 mod complaints;
 mod dialogs;
 mod field;
+mod full;
 mod hops;
 mod probes;
 mod requests;
