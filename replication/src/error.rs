@@ -33,6 +33,11 @@ pub enum OpenError {
     Config(ConfigError),
     /// The operating system said no.
     Io(io::ErrorKind),
+    /// The file system has no room for a file of that size.
+    NoRoom {
+        /// Bytes wanted.
+        bytes: u64,
+    },
     /// Another process holds these files open for writing.
     Locked,
     /// The file is not a ring, or is shorter than its superblock says.
@@ -109,6 +114,13 @@ impl fmt::Display for OpenError {
         match self {
             Self::Config(error) => write!(f, "impossible ring configuration: {error}"),
             Self::Io(kind) => write!(f, "{kind}"),
+            Self::NoRoom { bytes } => write!(
+                f,
+                "the file system has no room for {} MiB\n  fix: mount it larger (tmpfs: remount with \
+                 size=), set node.state_dir elsewhere, or make node.ring_young_mib and \
+                 node.ring_old_mib smaller",
+                bytes >> 20
+            ),
             Self::Locked => f.write_str("another process is writing to these ring files"),
             Self::NotARing => f.write_str("not a ring file, or cut short"),
             Self::Format(found) => write!(f, "ring format {found} is not one this version reads"),

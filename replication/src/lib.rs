@@ -54,7 +54,7 @@ pub mod seal;
 pub mod takeover;
 pub mod view;
 
-pub use config::RingConfig;
+pub use config::{RingConfig, ring_paths};
 pub use counters::RingCounters;
 pub use courier::{Courier, CourierConfig, Letter};
 pub use error::{BlobError, OpenError, RingError};

@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 use std::fs::{self, File, OpenOptions, TryLockError};
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -51,7 +52,8 @@ impl Map {
     /// Maps the file, creating it and its folder with `len` zero bytes if it is missing or empty.
     ///
     /// # Errors
-    /// `Locked` if another process writes to the file, `Io` if the system refuses.
+    /// `Locked` if another process writes to the file, `NoRoom` if the file system is too small, `Io`
+    /// if the system refuses.
     pub fn file(path: &Path, len: usize, pages: Pages) -> Result<Self, OpenError> {
         if let Some(dir) = path.parent() {
             fs::create_dir_all(dir)?;
@@ -67,8 +69,16 @@ impl Map {
             TryLockError::WouldBlock => OpenError::Locked,
             TryLockError::Error(error) => OpenError::from(error),
         })?;
-        if file.metadata()?.len() == 0 {
+        let is_new = file.metadata()?.len() == 0;
+        if is_new {
             file.set_len(len as u64)?;
+        }
+        // Reserved so, a file would get small pages.
+        if !pages.huge && !reserve(&file)? {
+            if is_new {
+                file.set_len(0)?;
+            }
+            return Err(OpenError::NoRoom { bytes: len as u64 });
         }
         let map = MmapOptions::new().map_raw(&file)?;
         if pages.huge {
@@ -187,6 +197,18 @@ impl Map {
             end.is_some_and(|end| end <= self.len()),
             "the range lies within the ring's memory"
         );
+    }
+}
+
+/// Takes the file's room from its file system; false if there is not enough. Else a store to a page
+/// that cannot be had would end the process by SIGBUS, much later.
+fn reserve(file: &File) -> Result<bool, OpenError> {
+    let len = libc::off_t::try_from(file.metadata()?.len()).map_err(|_| OpenError::NotARing)?;
+    // SAFETY: the descriptor is open while `file` is borrowed, and no memory is handed over.
+    match unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, len) } {
+        0 | libc::EOPNOTSUPP | libc::EINVAL => Ok(true),
+        libc::ENOSPC => Ok(false),
+        error => Err(std::io::Error::from_raw_os_error(error).into()),
     }
 }
 
@@ -398,6 +420,17 @@ mod tests {
         drop(map);
         let map = Map::file(&path, 64, Pages::default()).expect("the lock is gone");
         assert_eq!((map.len(), map.load(0)), (4096, 42));
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "maps a file")]
+    fn a_file_system_that_is_too_small_says_so_at_once() {
+        let dir = tempfile::tempdir_in("/dev/shm").expect("a tmpfs");
+        let (path, bytes) = (dir.path().join("ring"), 8_usize << 40);
+        let refused = Map::file(&path, bytes, Pages::default()).map(|_| ());
+        let bytes = bytes as u64;
+        assert_eq!(refused, Err(OpenError::NoRoom { bytes }));
+        assert!(Map::file(&path, 4096, Pages::default()).is_ok());
     }
 
     #[test]

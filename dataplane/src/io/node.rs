@@ -451,7 +451,10 @@ impl Plan {
                 (ring, found, Vec::new())
             }),
         };
-        opened.map_err(|error| NodeError::Ring(error.to_string()))
+        opened.map_err(|error| {
+            let (young, _) = replication::ring_paths(state_dir, ring.node, ring.shard);
+            NodeError::Ring(format!("{}: {error}", young.with_extension("*").display()))
+        })
     }
 
     fn store(&self, ring: replication::Ring, shard: u16) -> Box<dyn BlobStore> {
