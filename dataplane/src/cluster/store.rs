@@ -5,6 +5,7 @@
 //! no timer runs for it. When an owner is dead and the conditions for it hold, the first member
 //! of the call's order takes it over; every member computes the same order.
 
+mod filling;
 mod leaving;
 
 use std::collections::VecDeque;
@@ -13,13 +14,13 @@ use std::sync::Arc;
 use charging::time::Now;
 use replication::courier::{CourierConfig, Letter};
 use replication::frame::{DATAGRAM_BYTES_ETHERNET, Head};
-use replication::view::KMIN_FULL;
 use replication::{
     Adoption, CallId, ClusterKeys, Committed, Courier, Cursor, GateShare, Kind, Member, Mode,
     ReplicationEvent, Replicator, ReplicatorConfig, Ring, RingError, Standing, StreamMarks,
     Version, View, takeover,
 };
 
+use self::filling::Surplus;
 use self::leaving::Gifts;
 use super::board::{Board, ns_of};
 use crate::b2bua::{SCHEMA, SCHEMA_FORMER, read_state};
@@ -77,15 +78,6 @@ pub struct ClusterStore {
     outgoing: VecDeque<(u16, Vec<u8>)>,
     incoming: VecDeque<(u16, Vec<u8>)>,
     report: ClusterReport,
-}
-
-/// Whether more is held than this node should.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Surplus {
-    None,
-    Some,
-    /// The peers were asked under that view what is to stay.
-    Asked(u32),
 }
 
 /// A walk through the ring for calls to go on with.
@@ -256,60 +248,6 @@ impl ClusterStore {
         (self.follows, self.scan, self.settling) = (false, None, None);
         self.events.clear();
         self.events.push_back(StoreEvent::AllLost);
-    }
-
-    // Whoever has its own calls only lacks those of dead nodes that it is to go on with.
-    fn needs_everything(&self) -> bool {
-        let is_joining = self.standing(self.config.node) == Standing::Joining;
-        is_joining || self.resumed != self.config.incarnation
-    }
-
-    fn forget_leftovers(&mut self) {
-        if let Some(cursor) = &mut self.leftovers
-            && !self.ring.forget_leftovers(cursor, SCANNED_A_TURN)
-        {
-            self.leftovers = None;
-        }
-    }
-
-    fn ask_to_be_filled(&mut self) -> u32 {
-        let (number, needs_everything) = (self.view.number, self.needs_everything());
-        let mut open = 0;
-        let wanted = self.board.sync_wanted(number);
-        for &peer in &self.data_nodes {
-            let wants = wanted >> peer & 1 == 1;
-            if wants && !self.board.has_synced(self.config.shard, peer, number) {
-                if needs_everything {
-                    self.replicator.request_sync(peer, number);
-                } else {
-                    self.replicator.request_orphans(peer, number);
-                }
-                open |= 1 << peer;
-            }
-        }
-        open | wanted
-    }
-
-    // Whoever was filled with everything asks for its share, to drop the rest.
-    fn tidy(&mut self, filling: u32) {
-        let (number, settled) = (
-            self.view.number,
-            self.view.gone == 0 && self.view.kmin == KMIN_FULL,
-        );
-        self.surplus = match self.surplus {
-            _ if filling != 0 && self.needs_everything() => Surplus::Some,
-            Surplus::Asked(view) if view != number => Surplus::Some,
-            Surplus::Asked(_) if !self.replicator.is_asking() => Surplus::None,
-            Surplus::Some if settled => {
-                let own = self.config.node;
-                let others: Vec<u16> = self.alive().filter(|&node| node != own).collect();
-                for peer in others {
-                    self.replicator.request_share(peer, number);
-                }
-                Surplus::Asked(number)
-            }
-            other => other,
-        };
     }
 
     // Goes on, a bounded number of records at a time, with what there is to take over.
