@@ -88,6 +88,12 @@ pub const OPERATIONS: &[Operation] = &[
         allocations_max: 0,
         run: replicate::owner_and_replica,
     },
+    Operation {
+        name: "version_owner_two_replicas",
+        instructions_max: 31_000,
+        allocations_max: 0,
+        run: replicate::owner_and_two_replicas,
+    },
 ];
 
 fn parse_invite(rounds: u64) {
@@ -153,7 +159,8 @@ fn token_mint_and_open(rounds: u64) {
     }
 }
 
-fn acr_start_by_template(rounds: u64) {
+/// Writes so many STARTs of a call whose template is made.
+pub fn acr_start_by_template(rounds: u64) {
     let state = record::started();
     let mut out = Vec::with_capacity(4_096);
     for _ in 0..rounds {

@@ -154,23 +154,32 @@ impl Side {
 /// If they never settle.
 #[must_use]
 pub fn pair() -> (Side, Side) {
-    let (mut owner, mut replica) = (Side::new(0), Side::new(1));
-    owner.admit();
-    replica.admit();
+    let (owner, replica, _) = trio();
+    (owner, replica)
+}
+
+/// As `pair`, and a second replica that hears what the first one hears and is not heard.
+fn trio() -> (Side, Side, Side) {
+    let [mut owner, mut replica, mut listener] = [0, 1, 1].map(Side::new);
+    for side in [&mut owner, &mut replica, &mut listener] {
+        side.admit();
+    }
     for _ in 0..1_000_000 {
         owner.now += 1_000_000;
         let now = owner.now;
         let (mut there, mut back) = (Vec::new(), Vec::new());
         poll_all(&mut owner, now, &mut there);
         poll_all(&mut replica, now, &mut back);
+        poll_all(&mut listener, now, &mut Vec::new());
         for mut datagram in there {
+            listener.take(now, &mut datagram.clone(), |_| {});
             replica.take(now, &mut datagram, |_| {});
         }
         for mut datagram in back {
             owner.take(now, &mut datagram, |_| {});
         }
         if owner.replicator.is_settled() && replica.replicator.is_settled() {
-            return (owner, replica);
+            return (owner, replica, listener);
         }
     }
     panic!("two nodes without loss settle");
@@ -214,5 +223,30 @@ pub(crate) fn owner_and_replica(rounds: u64) {
     let mut ack = Vec::with_capacity(DATAGRAM_BYTES_MAX);
     for _ in 0..rounds {
         version(&mut owner, &mut replica, &mut ack);
+    }
+}
+
+/// As `owner_and_replica`, with what the replica does done twice: the difference is its share.
+pub(crate) fn owner_and_two_replicas(rounds: u64) {
+    let (mut owner, mut replica, mut listener) = trio();
+    let (mut ack, mut heard) = (Vec::new(), Vec::new());
+    for buffer in [&mut ack, &mut heard] {
+        buffer.reserve(DATAGRAM_BYTES_MAX);
+    }
+    for _ in 0..rounds {
+        ack.clear();
+        owner.update_and_send(|now, datagram| {
+            heard.clear();
+            heard.extend_from_slice(datagram);
+            listener.take(now, &mut heard, |_| {});
+            replica.take(now, datagram, |answer| {
+                ack.clear();
+                ack.extend_from_slice(answer);
+            });
+        });
+        if !ack.is_empty() {
+            let now = owner.now;
+            owner.take(now, &mut ack, |_| {});
+        }
     }
 }
