@@ -37,7 +37,7 @@ impl Phone {
     /// # Panics
     /// When none comes within 5 s.
     pub fn receive(&self, is_meant: impl Fn(&str) -> bool) -> String {
-        self.receive_within(Duration::from_secs(5), is_meant)
+        self.receive_within(Duration::from_secs(20), is_meant)
             .expect("a datagram in time")
     }
 

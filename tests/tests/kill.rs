@@ -389,7 +389,7 @@ fn a_late_answer_to_a_call_of_the_killed_process_meets_no_call_of_the_next() {
     callee
         .send_to(late.as_bytes(), node.sip)
         .expect("it is sent");
-    let counted = wait_until(Duration::from_secs(5), || {
+    let counted = wait_until(Duration::from_secs(20), || {
         node.metrics()["ringtoll_sip_response_stray_total"] == 1.0
     });
     assert!(counted, "it is a stray: {:?}", node.metrics());
@@ -398,7 +398,7 @@ fn a_late_answer_to_a_call_of_the_killed_process_meets_no_call_of_the_next() {
     callee
         .send_to(busy.as_bytes(), node.sip)
         .expect("it is sent");
-    let failed = wait_until(Duration::from_secs(5), || {
+    let failed = wait_until(Duration::from_secs(20), || {
         node.metrics()["ringtoll_call_failed_total"] == 1.0
     });
     assert!(
@@ -421,7 +421,7 @@ fn a_node_that_is_told_to_end_refuses_new_calls_and_serves_the_running_ones() {
     });
     assert!(all_up, "{:?}", node.metrics());
     node.drain();
-    let refuses = wait_until(Duration::from_secs(2), || {
+    let refuses = wait_until(Duration::from_secs(20), || {
         status_of_new_call(node.sip) == Some(503)
     });
     assert!(refuses, "a new call gets 503: {}", node.log());
@@ -501,6 +501,9 @@ fn the_secondary_takes_over_from_a_killed_primary() {
     secondary.start();
     let mut node = NodeProcess::start(callee, &charging_to(&[&primary, &secondary]));
     let calls = seconds() * RATE / 2;
+    // Who is connected first gets the first records.
+    let connected = || node.metrics()["ringtoll_cdf_reachable"] == 2.0;
+    assert!(wait_until(Duration::from_secs(20), connected));
     let mut load = Load::start(&node, callee, "patient_uac", calls);
     std::thread::sleep(Duration::from_secs(u64::from(seconds()) / 4));
     assert!(

@@ -371,7 +371,16 @@ impl Router {
     /// Is there a peer a request could be sent to now?
     #[must_use]
     pub fn available(&self) -> bool {
-        self.peers.iter().any(Slot::takes_requests)
+        self.reachable() > 0
+    }
+
+    /// How many peers a request could go to now.
+    #[must_use]
+    pub fn reachable(&self) -> usize {
+        self.peers
+            .iter()
+            .filter(|peer| peer.takes_requests())
+            .count()
     }
 
     /// Sends a complete request. Its hop-by-hop identifier is set here, its T flag from the

