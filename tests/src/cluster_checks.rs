@@ -68,6 +68,7 @@ pub(crate) struct Seen {
 impl World {
     pub(crate) fn note_trouble(&mut self, what: &Misfortune) {
         self.troubles += u32::from(self.setup.cluster.is_some());
+        self.note_span(what);
         let until = match what {
             Misfortune::Crash(_, down)
             | Misfortune::Loss(_, down)
@@ -86,6 +87,33 @@ impl World {
             Misfortune::Join | Misfortune::Lag(_, 0) => self.now,
             _ => self.troubled_at.max(over),
         };
+    }
+
+    fn note_span(&mut self, what: &Misfortune) {
+        let (now, never) = (self.now, u64::MAX);
+        if matches!(what, Misfortune::Join) {
+            for (_, end) in self.troubled.iter_mut().filter(|(_, end)| *end == CUT) {
+                *end = now;
+            }
+            return;
+        }
+        let until = match what {
+            Misfortune::Crash(_, down)
+            | Misfortune::Loss(_, down)
+            | Misfortune::DiskLoss(_, down)
+            | Misfortune::Pause(_, down) => now + down,
+            Misfortune::Leave(_, down) => now + down + LEFT_MS,
+            Misfortune::CutLink(..) => CUT,
+            Misfortune::Over => now,
+            _ => never,
+        };
+        self.troubled.push((now, until));
+    }
+
+    // Whether something befell nodes in that time, or is not over since.
+    fn was_troubled(&self, from: u64, to: u64) -> bool {
+        let mut spans = self.troubled.iter();
+        spans.any(|(begin, end)| *begin <= to && end.saturating_add(CALM_MS) >= from)
     }
 
     // Whether two nodes may have answered one request, which SIP repeats for 32 s.
@@ -508,6 +536,9 @@ impl World {
             if let Err(what) = self.check_call(caller, sessions.values()) {
                 wrong.push(format!("call of phone {caller}: {what}"));
             }
+            if let Err(what) = self.check_duration(caller, sessions.values()) {
+                wrong.push(format!("L2: call of phone {caller}: {what}"));
+            }
         }
         wrong
     }
@@ -544,6 +575,44 @@ impl World {
         Err(format!(
             "START, STOP: {counts:?}; answered at {answered}; bills {ours:?}"
         ))
+    }
+
+    // L2: a call that nothing befell is billed for as long as its phones talked.
+    fn check_duration<'a>(
+        &self,
+        caller: usize,
+        mut sessions: impl Iterator<Item = &'a Session>,
+    ) -> Result<(), String> {
+        let (phone, callee) = (&self.phones[caller], self.phones.get(caller + 1));
+        let Some(callee) = callee.filter(|_| phone.plan.calls_at.is_some()) else {
+            return Ok(());
+        };
+        let byes = [phone.ledger.bye_sent, callee.ledger.bye_sent];
+        let ended = byes.into_iter().flatten().min();
+        let (Some(asked), Some(answered), Some(ended)) =
+            (phone.ledger.asked, callee.ledger.answered, ended)
+        else {
+            return Ok(());
+        };
+        if phone.ledger.acknowledged.is_none() || self.was_troubled(asked, ended + CALM_MS) {
+            return Ok(());
+        }
+        let Some(session) = sessions.find(|session| session.call_id == phone.call_id) else {
+            return Ok(());
+        };
+        let at = |kind| session.one(kind).map(|record| record.at_s);
+        let (Some(start), Some(stop)) = (at(RecordType::Start), at(RecordType::Stop)) else {
+            return Ok(());
+        };
+        let (billed, talked) = (stop - start, (ended - answered) / 1_000);
+        // Both ends are whole seconds; a lossy way to the node takes repetitions.
+        let late = if self.setup.net.loss > 0 { 16 } else { 2 };
+        if billed.abs_diff(talked) > late {
+            return Err(format!(
+                "billed for {billed} s, its phones talked for {talked} s"
+            ));
+        }
+        Ok(())
     }
 
     /// L4, L5: nothing is left, and everybody agrees on that.
@@ -636,3 +705,7 @@ const CALM_MS: u64 = 3_000;
 /// Answers that a request got in both times may still differ that long after.
 const ANSWERED_MS: u64 = 35_000;
 const SETTLED_MS: u64 = 3_000;
+/// The end of a cut that is not over yet.
+const CUT: u64 = u64::MAX - 1;
+/// A node that is asked to leave has left by then.
+const LEFT_MS: u64 = 60_000;

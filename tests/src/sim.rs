@@ -264,6 +264,8 @@ pub struct World {
     pub lost_at: Option<u64>,
     /// When the cluster was last disturbed.
     pub troubled_at: u64,
+    /// From when until when something befell nodes; what is not over ends never.
+    pub troubled: Vec<(u64, u64)>,
     /// How often something befell it, or was over.
     pub troubles: u32,
     pub(crate) seen: crate::cluster_checks::Seen,
@@ -322,6 +324,7 @@ impl World {
             cut: Default::default(),
             lost_at: None,
             troubled_at: 0,
+            troubled: Vec::new(),
             troubles: 0,
             seen: Default::default(),
             config: Arc::new(config),
