@@ -41,8 +41,8 @@ fn a_hang_up_makes_node_and_witness_read_their_keys_and_ends_neither() {
     let dir = tempfile::tempdir().expect("there is room for temporary files");
     let keys = dir.path().join("cluster.key");
     make_keys(&keys);
-    // A node's shards use the ports behind its own.
-    let ports = [41_310, 41_320, 41_330].map(|port| format!("127.0.0.1:{port}"));
+    // A node's shards use the ports behind its own; below those that the kernel gives to others.
+    let ports = [21_310, 21_320, 21_330].map(|port| format!("127.0.0.1:{port}"));
     let started = [("run", "n1", 1), ("witness", "w", 3)].map(|(command, name, id)| {
         let config = configuration(dir.path(), name, id, "", &ports);
         (name, start(dir.path(), command, name, &config))
@@ -82,7 +82,7 @@ fn a_hang_up_makes_node_and_witness_read_their_keys_and_ends_neither() {
 fn nodes_with_different_numbers_of_shards_say_so() {
     let dir = tempfile::tempdir().expect("there is room for temporary files");
     make_keys(&dir.path().join("cluster.key"));
-    let ports = [41_340, 41_350, 41_360].map(|port| format!("127.0.0.1:{port}"));
+    let ports = [21_340, 21_350, 21_360].map(|port| format!("127.0.0.1:{port}"));
     let started = [("n1", 1, ""), ("n2", 2, "0, 1")].map(|(name, id, cores)| {
         let config = configuration(dir.path(), name, id, cores, &ports);
         (name, start(dir.path(), "run", name, &config))
