@@ -101,8 +101,8 @@ pub enum Stored {
     Safe,
     /// It must wait for [`StoreEvent::Released`] with this version or a newer one.
     Waits(Version),
-    /// It was written, but too much waits to wait for it: commit again later, and let nothing
-    /// leave until then.
+    /// Too much waits to wait for it, or this node is no member at the moment: commit again later,
+    /// and let nothing leave until then.
     Again,
     /// There was no room for it: commit again later, and let nothing leave until then.
     Full,

@@ -4,15 +4,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use charging::diameter::dictionary::{ACCOUNTING_RECORD_NUMBER, SESSION_ID};
 use charging::state::RecordType;
-use dataplane::b2bua::{CallState, Phase, SCHEMA_FORMER, id_of, read_state};
+use dataplane::b2bua::SCHEMA_FORMER;
 use dataplane::shard::Shard;
-use dataplane::sip::{Index, Method, TokenKey, parse};
-use replication::{Kind, Meta, Mode, Ring, Standing, Version, View};
+use replication::{Ring, Standing, Version, View};
 
 use crate::checks::Session;
-use crate::sim::diameter::requests;
+use crate::cluster_copies::{Copies, Gone};
 use crate::sim::{Misfortune, World};
 
 /// What the other nodes did not have yet whenever a node went.
@@ -61,6 +59,13 @@ pub(crate) struct Seen {
     pub(crate) left: u64,
     /// What other nodes lacked.
     pub(crate) losses: Losses,
+    pub(crate) copies: Copies,
+    /// View of each node and the copies due in it.
+    pub(crate) dues: BTreeMap<u16, (u32, usize)>,
+    /// When each node entered that view, and the copies due before.
+    pub(crate) due_before: BTreeMap<u16, (u64, usize)>,
+    /// What nodes held that went.
+    pub(crate) gone: Vec<Gone>,
     /// Content of each view that any node entered.
     views: BTreeMap<u32, View>,
 }
@@ -125,87 +130,14 @@ impl World {
         self.now > self.troubled_at.saturating_add(CALM_MS) && self.now > CALM_MS
     }
 
-    // Copies that what leaves node `node` must have on other nodes.
-    fn copies_due(&self, node: u16) -> usize {
-        let Some(cluster) = self.setup.cluster else {
-            return 0;
-        };
-        if cluster.mode == Mode::Async || !self.is_calm() {
-            return 0;
-        }
-        let view = self.nodes[usize::from(node)].board.view();
-        let others = (0..cluster.nodes).filter(|&other| {
-            // A member that leaves keeps copies but is no place for new ones.
-            let standing = view.nodes[usize::from(other)].standing;
-            other != node && matches!(standing, Standing::Alive | Standing::Joining)
-        });
-        others.count().min(usize::from(cluster.copies) - 1)
-    }
-
-    fn states_elsewhere(&self, place: usize, id: u128) -> Vec<(Kind, Option<CallState>)> {
-        let own = self.node_of(place);
-        let shard = place % usize::from(self.setup.shards);
-        let mut found = Vec::new();
-        for other in
-            (0..self.seats.len()).filter(|other| other % usize::from(self.setup.shards) == shard)
-        {
-            let ring = self.ring_of(other).filter(|_| self.node_of(other) != own);
-            let held =
-                ring.and_then(|ring| ring.newest_or_tombstone(replication::CallId::from_u128(id)));
-            found
-                .extend(held.map(|held| (held.meta.kind, read_state_of(&held.meta, held.payload))));
-        }
-        found
-    }
-
-    /// S3: no record leaves before the state that holds it as pending has its copies. S1: nobody
-    /// acts for a session under an older epoch than somebody did before.
-    pub(crate) fn check_copied_ahead(&mut self, place: usize, shard: &Shard, bytes: &[u8]) {
-        let node = self.node_of(place);
-        for acr in requests(bytes) {
-            let session = acr.find(SESSION_ID).map(|avp| avp.data).unwrap_or_default();
-            let number = acr.find(ACCOUNTING_RECORD_NUMBER);
-            let number = number.and_then(|avp| avp.u32().ok()).unwrap_or(u32::MAX);
-            self.show_record(node, session, number);
-            let mut calls = shard.b2bua().calls();
-            let of_session = |state: &CallState| {
-                let accounting = state.charging.accounting.as_ref();
-                accounting.is_some_and(|accounting| accounting.session_id() == session)
-            };
-            let Some(call) = calls.find(|call| of_session(&call.state)) else {
-                continue; // from the backlog, or of a call that another node goes on with
-            };
-            let id = call.state.id;
-            let due = self.copies_due(node);
-            let held = self.states_elsewhere(place, id);
-            let has = |state: &CallState| {
-                let accounting = state.charging.accounting.as_ref();
-                accounting.is_none_or(|accounting| accounting.next_number() > number)
-            };
-            let copies = held
-                .iter()
-                .filter(|(kind, state)| *kind == Kind::Del || state.as_ref().is_some_and(has))
-                .count();
-            self.seen.counted += 1;
-            if copies < due {
-                self.violations.push(format!(
-                    "{}: S3: record {number} of {} left node {node} with {copies} of {due} copies",
-                    self.now,
-                    String::from_utf8_lossy(session)
-                ));
-            }
-            self.check_actor(place, shard, id, session);
-        }
-    }
-
     // Prints the records of the session that RINGTOLL_SESSION names as they leave.
-    fn show_record(&self, node: u16, session: &[u8], number: u32) {
+    pub(crate) fn show_record(&self, node: u16, session: &[u8], number: u32) {
         if std::env::var("RINGTOLL_SESSION").is_ok_and(|wanted| wanted.as_bytes() == session) {
             println!("{:>7} record {number} leaves node {node}", self.now);
         }
     }
 
-    fn check_actor(&mut self, place: usize, shard: &Shard, id: u128, session: &[u8]) {
+    pub(crate) fn check_actor(&mut self, place: usize, shard: &Shard, id: u128, session: &[u8]) {
         let node = self.node_of(place);
         let Some(ring) = crate::sim::ring_in(shard) else {
             return;
@@ -242,66 +174,6 @@ impl World {
         }
     }
 
-    /// S10: no 200 to a BYE leaves before the end of the call has its copies.
-    pub(crate) fn check_bye_copied(&mut self, place: usize, shard: &Shard, bytes: &[u8]) {
-        if self.setup.cluster.is_none() || !bytes.starts_with(b"SIP/2.0 200") {
-            return;
-        }
-        let mut index = Index::new();
-        let Ok(message) = parse(bytes, &mut index) else {
-            return;
-        };
-        if message.cseq().1 != Method::Bye {
-            return;
-        }
-        let token = message
-            .to_tag()
-            .and_then(|tag| TokenKey::new(&[7; 16]).open(tag.get(..dataplane::sip::TOKEN_BYTES)?));
-        let Some((token, _)) = token else { return };
-        let id = id_of(&token);
-        if self.is_setting_up(shard, id) {
-            return; // a BYE in an early dialog, of a call that its node alone knows
-        }
-        let own = crate::sim::ring_in(shard).and_then(|ring| {
-            Some(
-                ring.newest_or_tombstone(replication::CallId::from_u128(id))?
-                    .meta
-                    .owner,
-            )
-        });
-        let owner = own.unwrap_or(self.node_of(place));
-        let due = self.copies_due(owner);
-        let ended = |(kind, state): &(Kind, Option<CallState>)| {
-            *kind == Kind::Del
-                || state
-                    .as_ref()
-                    .is_some_and(|state| state.phase == Phase::Ended)
-        };
-        let held = self.states_elsewhere(place, id);
-        let mut copies = held.iter().filter(|held| ended(held)).count();
-        if owner != self.node_of(place) {
-            // The owner's own is among those elsewhere, and this one's is not.
-            copies = copies.saturating_sub(1) + usize::from(own.is_some());
-        }
-        if copies < due {
-            self.violations.push(format!(
-                "{}: S10: node {} answers a BYE of {id} with {copies} of {due} copies: {}",
-                self.now,
-                self.node_of(place),
-                String::from_utf8_lossy(message.call_id())
-            ));
-        }
-    }
-
-    fn is_setting_up(&self, turn: &Shard, id: u128) -> bool {
-        let others = self.seats.iter().filter_map(|seat| seat.shard.as_ref());
-        let mut shards = others.chain([turn]);
-        shards.any(|shard| {
-            let mut calls = shard.b2bua().calls();
-            calls.any(|call| call.state.id == id && call.state.phase == Phase::SettingUp)
-        })
-    }
-
     /// S1, S2, S6, S11: what the rings hold, now and then.
     pub(crate) fn look_at_rings(&mut self) {
         if self.setup.cluster.is_none() || self.now < self.seen.looked + LOOK_MS {
@@ -311,6 +183,7 @@ impl World {
         self.show_call();
         self.look_at_views();
         self.look_at_actors();
+        self.look_at_copies();
         let mut contents: BTreeMap<(u128, Version), (u16, u64)> = BTreeMap::new();
         let mut wrong = Vec::new();
         for place in 0..self.seats.len() {
@@ -690,11 +563,6 @@ fn whole(session: &Session) -> Result<(), &'static str> {
         }
         _ => Err("not START, INTERIMs, STOP"),
     }
-}
-
-fn read_state_of(meta: &Meta, payload: &[u8]) -> Option<CallState> {
-    let is_put = meta.kind == Kind::Put;
-    is_put.then(|| read_state(meta.schema, payload)).flatten()
 }
 
 const MISSING: &str = "a number is missing";

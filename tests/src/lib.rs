@@ -5,6 +5,7 @@ pub mod by_hand;
 pub mod cdf;
 pub mod checks;
 pub mod cluster_checks;
+mod cluster_copies;
 pub mod cluster_random;
 pub mod exercise;
 pub mod exercise_replication;

@@ -239,7 +239,10 @@ impl B2bua {
             CallTimer::Ringing => RINGING,
             CallTimer::Hop => HOP,
         };
-        call.timers[slot] = Some(env.arm(POSTPONED_MS, TimerKey::Call(key, timer)));
+        // Not in step with the heartbeats, or a lease that is short now and then, because a peer is
+        // slow, would be found wanting each time.
+        let delay = POSTPONED_MS / 4 + env.rng.below(POSTPONED_MS);
+        call.timers[slot] = Some(env.arm(delay, TimerKey::Call(key, timer)));
     }
 }
 
@@ -257,5 +260,5 @@ const ANSWER_KEPT_MS: u64 = 64 * 500;
 const SPARE_MAX: usize = 16 * 1_024;
 /// Datagrams of one call that wait for copies; more are dropped, for SIP repeats them.
 const HELD_MAX: usize = 32;
-/// How long a timer that must not act is put off.
+/// A timer that must not act is put off by a quarter of this at least, and at random.
 const POSTPONED_MS: u64 = 100;

@@ -378,6 +378,11 @@ impl BlobStore for ClusterStore {
     fn commit(&mut self, call: u128, blob: Blob<'_>) -> Stored {
         let id = CallId::from_u128(call);
         let held = self.ring.newest(id).map(|record| record.meta.version.epoch);
+        if held.is_none() && self.follows && self.standing(self.config.node) == Standing::Dead {
+            // The others may settle without this node under any number until it has joined: what
+            // it began under the number that it knows would be void, though they ack it.
+            return Stored::Again;
+        }
         let epoch = match held {
             Some(epoch) if !blob.takes_over => epoch,
             // The heir takes over under this view, which has to be newer.

@@ -175,6 +175,9 @@ impl World {
     pub(super) fn set_clock(&mut self, node: u16, clock: Clock) {
         let now = self.now;
         if let Some(state) = self.nodes.get_mut(usize::from(node)) {
+            if state.clock != clock {
+                self.clocks_at = now;
+            }
             state.turned = (now, state.local_ms(now));
             state.clock = clock;
         }
@@ -317,6 +320,7 @@ impl World {
             self.seats[place].shard = Some(Shard::new(parts, now));
             self.turn(place, |_, _| ());
         }
+        self.note_back(node);
     }
 
     pub(super) fn crash(&mut self, node: u16, down: u64, keeps_memory: bool) {
@@ -325,6 +329,7 @@ impl World {
             return;
         }
         self.note_losses(node);
+        self.note_gone(node, keeps_memory);
         let state = &mut self.nodes[usize::from(node)];
         (state.up, state.membership, state.down_since) = (false, None, now);
         state.memory_lost = !keeps_memory;
@@ -585,6 +590,9 @@ impl World {
         let is_data = node < self.setup.cluster.map_or(0, |cluster| cluster.nodes);
         self.tamper(node);
         self.nodes[usize::from(node)].membership = Some(membership);
+        if is_data {
+            self.note_view(node);
+        }
         if news && is_data {
             let first = usize::from(node) * usize::from(self.setup.shards);
             for place in first..first + usize::from(self.setup.shards) {
