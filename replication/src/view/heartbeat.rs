@@ -22,11 +22,13 @@ impl Views {
         if plant::is(Plant::LeaseByHearing) {
             peer.acked = now;
         }
-        // Who does not know what it accepted confirms nobody's lease.
+        // Who does not know what it accepted confirms nobody's lease. A view may be known that was
+        // never accepted here: it was decided without this voter, and counts as much.
         let accepted = if self.register.is_lost() {
             u32::MAX
         } else {
-            self.register.vote().accepted.1.number
+            let accepted = self.register.vote().accepted.1.number;
+            accepted.max(self.view.number)
         };
         self.send(
             from,

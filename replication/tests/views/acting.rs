@@ -1,7 +1,7 @@
 //! The right to act, and who hears whom (V2, V3).
 
 use replication::replicator::Standing;
-use replication::view::{Durable, StartFault, View, ViewMessage, Views};
+use replication::view::{Adoption, Durable, StartFault, View, ViewMessage, Views};
 
 use crate::world::{Disk, MS, World, config};
 
@@ -184,4 +184,55 @@ fn an_ack_of_what_was_never_sent_is_no_lease() {
     }
     world.run(190);
     assert!(!world.may_act(0));
+}
+
+// Of five voters a view that drops node 4 is decided by three, and node 3, which missed ACCEPT, only
+// reads of it. Enough of them have not acked node 4 for long, so node 0 may adopt from it at once.
+// Then node 3 hears node 4 again. Its ack and an earlier one of node 2 would make a majority.
+#[test]
+fn who_has_only_read_of_a_view_confirms_no_lease_of_one_it_drops() {
+    let ready = (0..100).filter(|&seed| plays_the_late_ack(seed)).count();
+    assert!(
+        ready >= 10,
+        "only {ready} of the histories came to the point"
+    );
+}
+
+fn plays_the_late_ack(seed: u64) -> bool {
+    let mut world = World::new(5, 0, seed);
+    world.run(1000);
+    let first = world.nodes[0].views.view().number;
+    for node in [0, 1, 3] {
+        world.cut.extend([(4, node), (node, 4)]);
+    }
+    let deaf_at = 150 + seed % 50;
+    for ms in 0..700 {
+        if ms == deaf_at {
+            world.cut.extend([(0, 3), (1, 3)]);
+        }
+        if world.nodes[0].views.view().number != first {
+            break;
+        }
+        world.run(1);
+    }
+    world.cut.extend([(2, 4), (4, 2)]);
+    world.cut.remove(&(0, 3));
+    world.cut.remove(&(1, 3));
+    let may_adopt = |world: &World| {
+        let knows = world.nodes[3].views.view().number != first;
+        knows && world.nodes[0].views.adoption(world.clock(0), 4) != Adoption::NotNow
+    };
+    for _ in 0..175 {
+        if may_adopt(&world) {
+            break;
+        }
+        world.run(1);
+    }
+    if !may_adopt(&world) {
+        return false;
+    }
+    world.cut.remove(&(4, 3));
+    world.cut.remove(&(3, 4));
+    world.run(60); // `check` compares at every millisecond
+    true
 }
