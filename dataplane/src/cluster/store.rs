@@ -252,7 +252,7 @@ impl ClusterStore {
 
     // Goes on, a bounded number of records at a time, with what there is to take over.
     fn take_over(&mut self, filling: u32) {
-        if !self.events.is_empty() {
+        if self.has_taken() {
             return; // what was found must be taken up before more is
         }
         if self.leftovers.is_some() {
@@ -322,6 +322,16 @@ impl ClusterStore {
         })
     }
 
+    // Whether a call waits to be taken up. Other events do not count: under traffic there are some
+    // in every turn.
+    fn has_taken(&self) -> bool {
+        let is_taken = |event: &StoreEvent| {
+            use StoreEvent::{AllLost, Received, TakeOver};
+            matches!(event, AllLost | Received(_) | TakeOver(_))
+        };
+        self.events.iter().any(is_taken)
+    }
+
     fn end_scan(&mut self, owner: u16) {
         if owner == self.config.node {
             self.resumed = self.config.incarnation;
@@ -332,7 +342,7 @@ impl ClusterStore {
 
     fn report_progress(&mut self, filling: u32) {
         let shard = self.config.shard;
-        if !self.events.is_empty() || self.scan.is_some() || self.leftovers.is_some() {
+        if self.has_taken() || self.scan.is_some() || self.leftovers.is_some() {
             return;
         }
         if self.resumed == self.config.incarnation {
