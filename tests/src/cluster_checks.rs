@@ -409,6 +409,9 @@ impl World {
             if let Err(what) = self.check_call(caller, sessions.values()) {
                 wrong.push(format!("call of phone {caller}: {what}"));
             }
+            if let Err(what) = self.check_kept(caller) {
+                wrong.push(format!("L3: call of phone {caller}: {what}"));
+            }
             if let Err(what) = self.check_duration(caller, sessions.values()) {
                 wrong.push(format!("L2: call of phone {caller}: {what}"));
             }
@@ -448,6 +451,28 @@ impl World {
         Err(format!(
             "START, STOP: {counts:?}; answered at {answered}; bills {ours:?}"
         ))
+    }
+
+    // L3: an established call ends when one of its phones ends it, and not before.
+    fn check_kept(&self, caller: usize) -> Result<(), String> {
+        let Some(callee) = self.phones.get(caller + 1) else {
+            return Ok(());
+        };
+        let pair = [&self.phones[caller], callee];
+        let is_up = pair[0].plan.calls_at.is_some()
+            && pair.iter().all(|phone| phone.ledger.acknowledged.is_some());
+        let ledgers = pair.map(|phone| &phone.ledger);
+        let longest = LONGEST_MS + callee.ledger.answered.unwrap_or(0);
+        let asked = ledgers.iter().filter_map(|ledger| ledger.bye_sent).min();
+        for told in ledgers.iter().filter_map(|ledger| ledger.bye_received) {
+            if is_up && told < longest && asked.is_none_or(|asked| asked > told) {
+                let reasons = ledgers.map(|ledger| &ledger.bye_reason);
+                return Err(format!(
+                    "ended at {told} {reasons:?}, asked for at {asked:?}"
+                ));
+            }
+        }
+        Ok(())
     }
 
     // L2: a call that nothing befell is billed for as long as its phones talked.
@@ -573,6 +598,8 @@ const CALM_MS: u64 = 3_000;
 /// Answers that a request got in both times may still differ that long after.
 const ANSWERED_MS: u64 = 35_000;
 const SETTLED_MS: u64 = 3_000;
+/// Longest duration of a call in these worlds.
+const LONGEST_MS: u64 = 120_000;
 /// The end of a cut that is not over yet.
 const CUT: u64 = u64::MAX - 1;
 /// A node that is asked to leave has left by then.
