@@ -445,6 +445,7 @@ pub fn play_alike(seed: u64, scenario: Scenario) -> Outcome {
         scenario,
         Mode::SemiSync,
         Sabotage::None,
+        0,
     ))
 }
 
@@ -452,7 +453,39 @@ pub fn play_alike(seed: u64, scenario: Scenario) -> Outcome {
 #[must_use]
 pub fn draw(seed: u64, scenario: Scenario, mode: Mode, sabotage: Sabotage) -> World {
     let rng = SplitMix64::of(seed << 8 | scenario as u64);
-    draw_from(rng, seed, scenario, mode, sabotage)
+    let has_timers = seed % 4 == 1;
+    let session_s = if has_timers { 90 } else { 0 };
+    let mut world = draw_from(rng, seed, scenario, mode, sabotage, session_s);
+    if has_timers {
+        draw_session_timers(seed, scenario, &mut world);
+    }
+    world
+}
+
+// Calls that outlast their session interval, refreshed by either phone or by the node.
+fn draw_session_timers(seed: u64, scenario: Scenario, world: &mut World) {
+    // A refresh that is lost for 15 s comes too late: that ends a call rightly (RFC 4028 10).
+    world.net = Net::PERFECT;
+    let mut rng = SplitMix64::of(seed << 8 | scenario as u64 | 1 << 63);
+    for _ in 0..SESSION_CALLS {
+        let mut session_s = || [0, 90, 90][rng.below(3) as usize];
+        let (of_caller, of_callee) = (session_s(), session_s());
+        let talk = 50_000 + rng.below(60_000);
+        let caller = Plan {
+            calls_at: Some(2_000 + rng.below(HORIZON_MS / 2)),
+            session_s: of_caller,
+            bye_after: Some(talk),
+            ..Plan::default()
+        };
+        let callee = Plan {
+            session_s: of_callee,
+            node_refreshes: rng.below(2) == 0,
+            answer: Some((rng.below(3_000), 200)),
+            bye_after: Some(200_000),
+            ..Plan::default()
+        };
+        world.add_call(caller, callee);
+    }
 }
 
 fn draw_from(
@@ -461,6 +494,7 @@ fn draw_from(
     scenario: Scenario,
     mode: Mode,
     sabotage: Sabotage,
+    session_s: u32,
 ) -> World {
     let (nodes, witness, copies) = SHAPES[rng.below(4) as usize];
     let cluster = Cluster {
@@ -480,8 +514,9 @@ fn draw_from(
         } else {
             Net::PERFECT
         },
-        config: "session_expires_s = 0\nring_timeout_s = 40\nmax_call_duration_s = 120\n"
-            .to_owned(),
+        config: format!(
+            "session_expires_s = {session_s}\nring_timeout_s = 40\nmax_call_duration_s = 120\n"
+        ),
         cdfs: 1 + rng.below(2) as usize,
         interim_s: Some([5, 10, 30][rng.below(3) as usize]),
         sabotage,
@@ -691,6 +726,8 @@ const FULL_OLD_BYTES: u64 = 1 << 20;
 const FULL_CALLS: u64 = 900;
 /// Calls and messages of a world.
 const CALLS: u64 = 24;
+/// Of these, in every fourth world, calls with session timers.
+const SESSION_CALLS: u64 = 8;
 /// When everything becomes well again.
 const HORIZON_MS: u64 = 75_000;
 /// So long before and after the loss of a memory nothing else happens where the promise is that of
