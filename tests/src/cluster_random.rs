@@ -459,7 +459,27 @@ pub fn draw(seed: u64, scenario: Scenario, mode: Mode, sabotage: Sabotage) -> Wo
     if has_timers {
         draw_session_timers(seed, scenario, &mut world);
     }
+    if world.setup.cluster.is_some_and(|cluster| cluster.witness) {
+        draw_witness_trouble(seed, scenario, &mut world);
+    }
     world
+}
+
+// What befalls the witness while the nodes have their own troubles: it ends, stands still, is cut
+// off, or loses its vote.
+fn draw_witness_trouble(seed: u64, scenario: Scenario, world: &mut World) {
+    let mut rng = SplitMix64::of(seed << 8 | scenario as u64 | 1 << 62);
+    let cluster = world.setup.cluster.expect("a cluster");
+    let witness = cluster.nodes;
+    for _ in 0..rng.below(4) {
+        let (at, lasting) = (8_000 + rng.below(HORIZON_MS - 28_000), rng.below(4_000));
+        match rng.below(5) {
+            0 | 1 => world.befall(at, Misfortune::Crash(witness, 50 + lasting)),
+            2 => world.befall(at, Misfortune::Pause(witness, 100 + lasting)),
+            3 => world.befall(at, Misfortune::DiskLoss(witness, 50 + lasting)),
+            _ => isolate(world, at, witness, cluster.voters(), at + lasting),
+        }
+    }
 }
 
 // Calls that outlast their session interval, refreshed by either phone or by the node.

@@ -335,7 +335,9 @@ impl World {
         state.memory_lost = !keeps_memory;
         state.paused_until = now;
         self.restarts += 1;
-        self.outages.push((now, now + down));
+        if node < self.setup.cluster.expect("a cluster").nodes {
+            self.outages.push((now, now + down));
+        }
         if !keeps_memory {
             self.lost_at = Some(now);
             self.forget_seen(node);
