@@ -30,6 +30,7 @@ pub mod record;
 pub mod replicate;
 pub mod report;
 pub mod roll;
+pub mod state;
 pub mod table;
 pub mod template;
 pub mod testbed;

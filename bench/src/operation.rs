@@ -6,7 +6,7 @@ use charging::rf::acr::encode_pending;
 use dataplane::sip::{self, HeaderId, Index, Message, Token, TokenKey, Uri};
 use dataplane::timer::Wheel;
 
-use crate::{message, record, replicate};
+use crate::{message, record, replicate, state};
 
 /// One operation and what it may cost.
 pub struct Operation {
@@ -81,6 +81,12 @@ pub const OPERATIONS: &[Operation] = &[
         instructions_max: 1_500,
         allocations_max: 0,
         run: replicate::update,
+    },
+    Operation {
+        name: "state_write",
+        instructions_max: 4_000,
+        allocations_max: 0,
+        run: state::write,
     },
     Operation {
         name: "version_owner_and_replica",

@@ -109,6 +109,8 @@ counters! {
     blob_committed,
     /// Call states refused by a full ring.
     blob_refused,
+    /// Idle turns in which room was made in the ring ahead of need.
+    blob_reclaim_idle,
     /// Calls taken up again from the ring after a restart.
     call_resumed,
     /// Calls that another node goes on with.

@@ -569,6 +569,13 @@ impl Shard {
         self.backlog.len() as u64
     }
 
+    /// Makes a little room in the blob store ahead of need; false if there is none to be made.
+    pub fn make_room(&mut self) -> bool {
+        let made = self.blobs.reclaim();
+        self.env.counters.blob_reclaim_idle += u64::from(made);
+        made
+    }
+
     /// How full the blob store is, 0 to 100 %.
     #[must_use]
     pub fn ring_fill_percent(&self) -> u32 {

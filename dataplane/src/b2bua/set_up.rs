@@ -107,8 +107,8 @@ impl B2bua {
         );
         let (from, to) = (state.legs[0].remote, state.legs[0].local);
         let callee = &mut state.legs[1];
-        callee.local_tag = state.texts.add(&tags[1]);
         callee.call_id = state.texts.add_parts(&[&tags[1], b"@", host]);
+        callee.local_tag = callee.call_id.first(tags[1].len());
         (callee.local, callee.remote) = (from, to);
         callee.remote_target = state.texts.add(invite.request_uri());
         callee.session = no_session_timer();
@@ -337,7 +337,11 @@ impl B2bua {
             None if forks.len() >= FORKS_MAX || texts.len() > TEXTS_MAX => return None,
             None => {
                 let place = forks.len();
-                let shown = texts.add(&tags[place]);
+                let first = call.state.legs[0].local_tag;
+                let shown = match texts.get(first) == tags[place] {
+                    true => first,
+                    false => texts.add(&tags[place]),
+                };
                 call.set_up.fork_tags.push(shown);
                 forks.push(call.state.legs[1].clone());
                 place
@@ -407,7 +411,9 @@ impl B2bua {
         callee.local_cseq = cseq;
         callee.establish(&mut state.texts, response, origin.from);
         callee.session = session_timer::from_response(response, env.now.wall);
-        state.texts.replace(&mut state.legs[0].local_tag, &tag);
+        let shown = call.set_up.fork_tags.get(usize::from(fork)).copied();
+        let shown = shown.filter(|shown| state.texts.get(*shown) == tag);
+        state.legs[0].local_tag = shown.unwrap_or_else(|| state.texts.add(&tag));
         state.legs[0].session.refreshed = env.now.wall;
         state.phase = Phase::Answered;
         state.answered = Some(env.now.wall);

@@ -18,6 +18,16 @@ impl Text {
     pub const fn is_empty(self) -> bool {
         self.len == 0
     }
+
+    /// Its first `len` bytes, which it must have.
+    #[must_use]
+    pub fn first(self, len: usize) -> Self {
+        debug_assert!(len <= self.len as usize, "it is shorter");
+        Self {
+            at: self.at,
+            len: self.len.min(len as u32),
+        }
+    }
 }
 
 /// The buffer that [`Text`]s point into.

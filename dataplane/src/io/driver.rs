@@ -187,7 +187,9 @@ impl Driver {
         };
         let found = self.waiter.look(patience);
         let is_due = until_due.is_some_and(|left| left <= patience);
-        if may_sleep && !found && !is_due {
+        // Nothing to do is the time to make room in the ring, a little at a time.
+        let is_idle = may_sleep && !found && !is_due;
+        if is_idle && !turn.shard.make_room() {
             let time = if turn.connections.is_stuck() {
                 Some(Duration::ZERO)
             } else {
