@@ -7,13 +7,18 @@
 //! calls that are its own, for it joins or has lost its memory and waits, says so in the mark, and
 //! nothing is forgotten. A mismatch repeats the whole. All of it is idempotent, so it may run
 //! under full traffic and be begun again any time.
+//!
+//! Forgetting looks at the whole ring, so it goes on over many turns of the loop, and the mark is
+//! acked only when it has ended: until then the giver has not filled the peer. It ends as if all
+//! had been forgotten the moment the mark was reached, for what was held then and has not changed
+//! since is just what the ring's numbers tell ([`Sweep`]), and what comes meanwhile is marked.
 
 use std::collections::HashMap;
 
 use crate::frame::{ENTRY_SYNC, Entry, EntryKind};
 use crate::layout::record_size;
 use crate::record::{CallId, Kind, Meta, Version};
-use crate::ring::{Cursor, Ring};
+use crate::ring::{Cursor, Ring, Sweep};
 
 /// Which records a catch-up brings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -275,6 +280,8 @@ pub(crate) struct Marks {
     first: u64,
     xor: u64,
     count: u32,
+    /// The mark has done its part: nothing is to be marked until the next catch-up.
+    has_ended: bool,
 }
 
 impl Marks {
@@ -288,22 +295,38 @@ impl Marks {
             first: u64::MAX,
             xor: 0,
             count: 0,
+            has_ended: false,
         }
     }
 
-    /// Notes the number of the giver's newest catch-up; a new one voids the marks.
-    pub(crate) fn begin(&mut self, number: u32) {
-        if number > self.number {
+    /// Notes the number of the giver's newest catch-up. True if it is a new one, which voids the
+    /// marks, and what is still being forgotten for a former one.
+    pub(crate) fn begin(&mut self, number: u32) -> bool {
+        let is_new = number > self.number;
+        if is_new {
             self.number = number;
             self.ids.clear();
             (self.overflowed, self.xor, self.count) = (false, 0, 0);
-            self.first = u64::MAX;
+            (self.first, self.has_ended) = (u64::MAX, false);
         }
+        is_new
+    }
+
+    /// Whether a mark in a datagram of catch-up `sync` is yet to be heeded. One of a former
+    /// catch-up came late: it says nothing about the marks there are now.
+    pub(crate) fn awaits(&self, sync: u32) -> bool {
+        sync != 0 && sync == self.number && !self.has_ended
+    }
+
+    /// Nothing more is marked in this catch-up.
+    pub(crate) fn end(&mut self) {
+        self.has_ended = true;
+        self.ids = HashMap::new();
     }
 
     /// Marks an entry's call; called once per number of the stream.
     pub(crate) fn note(&mut self, entry: &Entry<'_>, sync: u32) {
-        if self.number == 0 || sync != self.number || entry.kind == EntryKind::Mark {
+        if !self.awaits(sync) || entry.kind == EntryKind::Mark {
             return;
         }
         if self.ids.len() >= self.ids_max && !self.ids.contains_key(&entry.id) {
@@ -321,18 +344,56 @@ impl Marks {
     }
 
     pub(crate) fn is_complete(&self, mark: &Mark) -> bool {
-        !self.overflowed && (self.xor, self.count) == (mark.xor, mark.count)
+        !self.has_overflowed() && (self.xor, self.count) == (mark.xor, mark.count)
     }
 
-    /// Drops the copies of `owner`'s calls that the walk, which ends with entry `end`, did not
-    /// bring, but for those it sent since the walk began; says how many. What was on its way
-    /// before proves nothing: it may have left for a place that has moved.
-    pub(crate) fn forget_unmarked(&mut self, ring: &mut Ring, owner: u16, end: u64) -> u64 {
-        let first = self.first.min(end);
-        let stays = |id| self.ids.get(&id).is_some_and(|&newest| newest > first);
-        let forgotten = ring.forget_owned_by(owner, |id| !stays(id));
-        self.ids = HashMap::new();
-        forgotten
+    /// There were more calls than can be marked.
+    pub(crate) fn has_overflowed(&self) -> bool {
+        self.overflowed
+    }
+}
+
+/// The dropping of the giver's calls that a walk did not bring, but for those it sent since the
+/// walk began. What was on its way before proves nothing: it may have left for a place that has
+/// moved.
+#[derive(Debug)]
+pub(crate) struct Forgetting {
+    pub(crate) mark: Mark,
+    /// Number under which the mark came last.
+    pub(crate) at: u64,
+    /// The mark came again meanwhile, and its sender is to be told to put it off.
+    pub(crate) is_asked: bool,
+    /// Number of the walk's first entry, the mark's if there was none.
+    first: u64,
+    sweep: Sweep,
+}
+
+impl Forgetting {
+    /// Begins when `mark` is reached under number `at`.
+    pub(crate) fn begin(mark: Mark, at: u64, marks: &Marks, ring: &Ring) -> Self {
+        Self {
+            mark,
+            at,
+            is_asked: false,
+            first: marks.first.min(at),
+            sweep: ring.begin_sweep(),
+        }
+    }
+
+    /// Looks at `limit` records at most; says how many calls of `owner` it dropped, and whether
+    /// it has seen all.
+    pub(crate) fn go_on(
+        &mut self,
+        ring: &mut Ring,
+        limit: usize,
+        owner: u16,
+        marks: &Marks,
+    ) -> (u64, bool) {
+        let first = self.first;
+        let stays = |id| marks.ids.get(&id).is_some_and(|&newest| newest > first);
+        ring.sweep(&mut self.sweep, limit, |meta| {
+            meta.owner == owner && !stays(meta.id)
+        })
     }
 }
 

@@ -17,12 +17,13 @@
 //! begins, or the queue overflows, the peer must be filled anew: see `catch_up`.
 
 mod congestion;
+mod filled;
 mod incoming;
 mod outgoing;
 
 use self::incoming::Incoming;
 use self::outgoing::Outgoing;
-use crate::catch_up::{Belongings, Giver, Mark, Scope, Walked};
+use crate::catch_up::{Belongings, Giver, Scope, Walked};
 use crate::frame::{
     Bytes, DATAGRAM_BYTES_ETHERNET, ENTRY, ENTRY_RECORD, Entry, EntryKind, FLAG_FULL, FLAG_URGENT,
     FrameError, FrameKind, HEAD, Head, STREAM, Stream, TAG,
@@ -272,6 +273,8 @@ impl Link {
         self.out.sync = self.giver.number();
         if self.out.put_off_refused(&mut self.counters) {
             self.giver.begin_later(now);
+            // What is under way of the walk that was given up is no part of the next one.
+            self.out.sync = self.giver.number();
         }
         let (len, entries) = self.out.fill(now, ring, body, &mut self.counters);
         if entries == 0 && self.incoming.ack_at.is_none_or(|at| now < at) {
@@ -293,7 +296,7 @@ impl Link {
             FrameKind::Ack
         };
         let is_urgent = entries > 0 && self.out.urgent;
-        let is_full = std::mem::take(&mut self.incoming.refused);
+        let is_full = self.incoming.take_refused();
         let flags = (u8::from(is_urgent) * FLAG_URGENT) | (u8::from(is_full) * FLAG_FULL);
         self.out.urgent &= self.out.cursor < self.out.slots.len();
         self.counters.datagrams_sent += 1;
@@ -309,7 +312,9 @@ impl Link {
         let sendable = self.out.can_send_new().then_some(now);
         let resend = (self.out.in_flight > 0).then_some(self.out.resend_at);
         let walk = self.giver.deadline().filter(|_| self.has_room_for_walk());
-        [request, sendable, resend, self.incoming.ack_at, walk]
+        let forgetting = self.is_forgetting().then_some(now);
+        let ack = self.incoming.ack_at;
+        [request, sendable, resend, ack, walk, forgetting]
             .into_iter()
             .flatten()
             .min()
@@ -413,7 +418,7 @@ impl Link {
         ring: &mut Ring,
         on: &mut impl FnMut(LinkEvent),
     ) {
-        self.incoming.marks.begin(stream.sync);
+        self.incoming.begin_sync(stream.sync);
         self.incoming.settle_below(stream.base);
         for _ in 0..stream.entries {
             let Ok(entry) = Entry::parse(&mut bytes) else {
@@ -422,7 +427,7 @@ impl Link {
             };
             if self.incoming.is_received(entry.number) {
                 self.counters.entries_duplicate += 1;
-            } else if self.on_entry(&entry, ring, on) {
+            } else if self.on_entry(&entry, stream.sync, ring, on) {
                 self.incoming.marks.note(&entry, stream.sync);
                 self.incoming.receive(entry.number);
             }
@@ -440,6 +445,7 @@ impl Link {
     fn on_entry(
         &mut self,
         entry: &Entry<'_>,
+        sync: u32,
         ring: &mut Ring,
         on: &mut impl FnMut(LinkEvent),
     ) -> bool {
@@ -449,7 +455,7 @@ impl Link {
         }
         match entry.kind {
             EntryKind::Skip => true,
-            EntryKind::Mark => self.on_mark(entry, ring, on),
+            EntryKind::Mark => self.on_mark(entry, sync, ring, on),
             EntryKind::Del => self.store(entry, &[], ring, on),
             EntryKind::Put if entry.is_whole() => self.store(entry, entry.piece, ring, on),
             EntryKind::Put => {
@@ -519,44 +525,6 @@ impl Link {
                 false
             }
         }
-    }
-
-    /// A mark counts when everything before it has arrived.
-    fn on_mark(
-        &mut self,
-        entry: &Entry<'_>,
-        ring: &mut Ring,
-        on: &mut impl FnMut(LinkEvent),
-    ) -> bool {
-        if entry.number != self.incoming.cumulative + 1 {
-            return false;
-        }
-        let mark = Mark::parse(entry.id, entry.version);
-        if !self.incoming.marks.is_complete(&mark) {
-            self.counters.syncs_incomplete += 1;
-            let again = match mark.scope {
-                Scope::Orphans => Scope::Orphans,
-                Scope::Targets | Scope::All => Scope::All,
-            };
-            self.sync_request = Some((again, self.view));
-            return true;
-        }
-        if mark.is_final {
-            let (peer, marks) = (self.channel.ends().peer, &mut self.incoming.marks);
-            self.counters.calls_forgotten += marks.forget_unmarked(ring, peer, entry.number);
-        }
-        self.counters.syncs_completed += 1;
-        let has_orphans = |scope| scope == Scope::Orphans && mark.scope == Scope::All;
-        let answers =
-            |(scope, view)| view == mark.view && (scope == mark.scope || has_orphans(scope));
-        if self.sync_request.is_some_and(answers) {
-            self.sync_request = None;
-        }
-        // A walk that brings only what this node should hold proves nothing about the rest.
-        if mark.scope != Scope::Targets {
-            on(LinkEvent::Synced { view: mark.view });
-        }
-        true
     }
 }
 

@@ -402,6 +402,28 @@ impl Replicator {
         Ok(())
     }
 
+    /// Goes on with forgetting what peers no longer know, which their last catch-up showed; looks
+    /// at `limit` records at most. Once per turn of the loop: until it has ended nothing else that
+    /// waits for that catch-up goes on.
+    pub fn forget_some(
+        &mut self,
+        now: u64,
+        ring: &mut Ring,
+        limit: usize,
+        on: &mut impl FnMut(ReplicationEvent),
+    ) {
+        let mut peers = self.peers.iter_mut();
+        let Some(peer) = peers.find(|peer| peer.link.is_forgetting()) else {
+            return;
+        };
+        let from = peer.node;
+        peer.link.forget_some(now, ring, limit, &mut |event| {
+            if let LinkEvent::Synced { view } = event {
+                on(ReplicationEvent::Synced { peer: from, view });
+            }
+        });
+    }
+
     /// Writes the next datagram to send into `buffer`; hands out for whom and how long.
     pub fn poll(&mut self, now: u64, ring: &Ring, buffer: &mut [u8]) -> Option<(u16, usize)> {
         self.send_to_next_members(now);

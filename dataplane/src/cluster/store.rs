@@ -441,6 +441,7 @@ impl ClusterSide for ClusterStore {
             return;
         }
         self.forget_leftovers();
+        self.forget_what_peers_forgot();
         let filling = self.ask_to_be_filled();
         self.tidy(filling);
         self.take_over(filling);

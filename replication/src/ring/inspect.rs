@@ -266,7 +266,7 @@ impl GateShare {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cursor {
     old: u64,
-    young: u64,
+    pub(super) young: u64,
 }
 
 /// Moves a cursor one record on, past what was reclaimed meanwhile.

@@ -1,7 +1,7 @@
 //! Having what this node should hold, and no more: what it asks the others for, what it drops.
 
-use replication::Standing;
 use replication::view::KMIN_FULL;
+use replication::{ReplicationEvent, Standing};
 
 use super::{ClusterStore, SCANNED_A_TURN};
 
@@ -27,6 +27,18 @@ impl ClusterStore {
         {
             self.leftovers = None;
         }
+    }
+
+    // What a peer has filled this node with ends with what it no longer knows.
+    pub(super) fn forget_what_peers_forgot(&mut self) {
+        let (board, shard) = (&self.board, self.config.shard);
+        let (now, ring) = (self.now, &mut self.ring);
+        self.replicator
+            .forget_some(now, ring, SCANNED_A_TURN, &mut |event| {
+                if let ReplicationEvent::Synced { peer, view } = event {
+                    board.note_synced(shard, peer, view);
+                }
+            });
     }
 
     pub(super) fn ask_to_be_filled(&mut self) -> u32 {
