@@ -8,17 +8,18 @@
 //! nothing is forgotten. A mismatch repeats the whole. All of it is idempotent, so it may run
 //! under full traffic and be begun again any time.
 //!
-//! Forgetting looks at the whole ring, so it goes on over many turns of the loop, and the mark is
-//! acked only when it has ended: until then the giver has not filled the peer. It ends as if all
-//! had been forgotten the moment the mark was reached, for what was held then and has not changed
-//! since is just what the ring's numbers tell ([`Sweep`]), and what comes meanwhile is marked.
+//! To forget is to look at the whole ring, so it goes on over many turns of the loop, and the mark
+//! is acked only when it has ended: until then the giver has not filled the peer. Its end is as if
+//! all had happened the moment the mark was reached. What was written since is passed over
+//! ([`Sweep`]), what came again unchanged is marked, and a new catch-up voids it. The stream does
+//! not wait behind the mark: its sender puts it off and goes on (see `peer`).
 
-use std::collections::HashMap;
+use hashbrown::HashTable;
 
 use crate::frame::{ENTRY_SYNC, Entry, EntryKind};
 use crate::layout::record_size;
 use crate::record::{CallId, Kind, Meta, Version};
-use crate::ring::{Cursor, Ring, Sweep};
+use crate::ring::{Cursor, Ring, Step, Sweep};
 
 /// Which records a catch-up brings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -232,11 +233,16 @@ impl Giver {
         if now < walk.next_at {
             return Walked::Wait;
         }
-        for _ in 0..PASSED_OVER_MAX {
-            let Some(record) = ring.walk(&mut walk.cursor) else {
-                let mark = walk.mark;
-                (self.walk, self.marked) = (None, Some(mark));
-                return Walked::End(mark);
+        let mut looks = PASSED_OVER_MAX;
+        loop {
+            let record = match ring.walk_some(&mut walk.cursor, &mut looks) {
+                Step::Record(record) => record,
+                Step::Later => return Walked::Wait, // others have their turn, too
+                Step::End => {
+                    let mark = walk.mark;
+                    (self.walk, self.marked) = (None, Some(mark));
+                    return Walked::End(mark);
+                }
             };
             let meta = record.meta;
             let wanted = match walk.mark.scope {
@@ -264,7 +270,6 @@ impl Giver {
             };
             return Walked::Record(meta.id, meta.version, kind);
         }
-        Walked::Wait // others have their turn, too
     }
 }
 
@@ -272,9 +277,7 @@ impl Giver {
 #[derive(Debug)]
 pub(crate) struct Marks {
     number: u32,
-    /// Calls, and the number of the newest entry of each; `BROUGHT` for those of the walk.
-    ids: HashMap<CallId, u64>,
-    ids_max: usize,
+    marked: Marked,
     overflowed: bool,
     /// Number of the walk's first entry. What was queued before is in the walk, if it is to stay.
     first: u64,
@@ -286,11 +289,9 @@ pub(crate) struct Marks {
 
 impl Marks {
     pub(crate) fn new(ids_max: usize) -> Self {
-        let ids = HashMap::new();
         Self {
             number: 0,
-            ids,
-            ids_max,
+            marked: Marked::new(ids_max),
             overflowed: false,
             first: u64::MAX,
             xor: 0,
@@ -305,9 +306,11 @@ impl Marks {
         let is_new = number > self.number;
         if is_new {
             self.number = number;
-            self.ids.clear();
+            self.marked.clear();
             (self.overflowed, self.xor, self.count) = (false, 0, 0);
             (self.first, self.has_ended) = (u64::MAX, false);
+        } else if self.has_ended {
+            self.marked.tables.pop();
         }
         is_new
     }
@@ -318,10 +321,10 @@ impl Marks {
         sync != 0 && sync == self.number && !self.has_ended
     }
 
-    /// Nothing more is marked in this catch-up.
+    /// Nothing more is marked in this catch-up. The marks go bit by bit, as datagrams come: to
+    /// give back those of a million calls takes milliseconds.
     pub(crate) fn end(&mut self) {
         self.has_ended = true;
-        self.ids = HashMap::new();
     }
 
     /// Marks an entry's call; called once per number of the stream.
@@ -329,11 +332,10 @@ impl Marks {
         if !self.awaits(sync) || entry.kind == EntryKind::Mark {
             return;
         }
-        if self.ids.len() >= self.ids_max && !self.ids.contains_key(&entry.id) {
+        let Some(newest) = self.marked.newest_mut(entry.id) else {
             self.overflowed = true;
             return;
-        }
-        let newest = self.ids.entry(entry.id).or_insert(0);
+        };
         *newest = (*newest).max(entry.number);
         if entry.flags & ENTRY_SYNC != 0 {
             *newest = BROUGHT;
@@ -351,6 +353,62 @@ impl Marks {
     pub(crate) fn has_overflowed(&self) -> bool {
         self.overflowed
     }
+}
+
+/// Calls, and the number of the newest entry of each; `BROUGHT` for those of the walk.
+///
+/// In many small tables, for one of a million calls would grow in one piece: tens of milliseconds
+/// in which nothing else is done.
+#[derive(Debug)]
+struct Marked {
+    tables: Vec<HashTable<(CallId, u64)>>,
+    len: usize,
+    len_max: usize,
+}
+
+impl Marked {
+    fn new(len_max: usize) -> Self {
+        Self {
+            tables: Vec::new(),
+            len: 0,
+            len_max,
+        }
+    }
+
+    fn clear(&mut self) {
+        (self.tables, self.len) = (Vec::new(), 0);
+    }
+
+    fn newest(&self, id: CallId) -> Option<u64> {
+        let table = self.tables.get(table_of(id))?;
+        let found = table.find(id.hash(), |known| known.0 == id);
+        found.map(|known| known.1)
+    }
+
+    /// Where the number of a call's newest entry is to be noted, 0 before the first; nothing if
+    /// there are too many calls.
+    fn newest_mut(&mut self, id: CallId) -> Option<&mut u64> {
+        if self.tables.is_empty() {
+            self.tables.resize_with(TABLES, HashTable::new);
+        }
+        let table = &mut self.tables[table_of(id)];
+        let (hash, is_full) = (id.hash(), self.len >= self.len_max);
+        let is_known = |known: &(CallId, u64)| known.0 == id;
+        if table.find(hash, is_known).is_none() {
+            if is_full {
+                return None;
+            }
+            table.insert_unique(hash, (id, 0), |known| known.0.hash());
+            self.len += 1;
+        }
+        let known = table.find_mut(hash, is_known);
+        known.map(|known| &mut known.1)
+    }
+}
+
+// Of the hash, a table itself uses the lowest and the highest bits.
+fn table_of(id: CallId) -> usize {
+    (id.hash() >> 32) as usize % TABLES
 }
 
 /// The dropping of the giver's calls that a walk did not bring, but for those it sent since the
@@ -390,15 +448,17 @@ impl Forgetting {
         marks: &Marks,
     ) -> (u64, bool) {
         let first = self.first;
-        let stays = |id| marks.ids.get(&id).is_some_and(|&newest| newest > first);
+        let stays = |id| marks.marked.newest(id).is_some_and(|newest| newest > first);
         ring.sweep(&mut self.sweep, limit, |meta| {
             meta.owner == owner && !stays(meta.id)
         })
     }
 }
 
-/// Records that one step of a walk passes over: tens of microseconds.
+/// Records that one step of a walk looks at, dead ones too: tens of microseconds.
 const PASSED_OVER_MAX: usize = 512;
+/// So many that a table of a million calls' marks has some thousand.
+const TABLES: usize = 256;
 /// Least pause before a walk begins again for which the peer had no room.
 const LATER_NS: u64 = 200_000_000;
 /// Greater than the number of any entry.
@@ -407,4 +467,38 @@ const BROUGHT: u64 = u64::MAX;
 /// A call's part in the xor-hash of a catch-up.
 fn fingerprint(id: CallId) -> u64 {
     id.hash()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_lie_in_many_small_tables_and_go_one_table_at_a_time() {
+        let calls = 40_000;
+        let mut marks = Marks::new(calls);
+        let id = |n: usize| CallId::new(0, 0, 1, n as u64);
+        for n in 0..calls {
+            let newest = marks.marked.newest_mut(id(n)).expect("there is room");
+            *newest = n as u64 + 1;
+        }
+        assert_eq!(marks.marked.newest_mut(id(calls)), None, "they are full");
+        assert!(marks.marked.newest_mut(id(7)).is_some(), "it is known");
+        for n in 0..calls {
+            assert_eq!(marks.marked.newest(id(n)), Some(n as u64 + 1));
+        }
+        let fair = calls / TABLES;
+        for table in &marks.marked.tables {
+            assert!((fair / 2..fair * 2).contains(&table.len()));
+        }
+        marks.begin(1);
+        assert_eq!(marks.marked.newest(id(7)), None, "void");
+        marks.marked.newest_mut(id(7)).expect("there is room");
+        marks.end();
+        for left in (0..TABLES).rev() {
+            assert!(!marks.begin(1));
+            assert_eq!(marks.marked.tables.len(), left);
+        }
+        assert!(!marks.begin(1) && marks.begin(2));
+    }
 }

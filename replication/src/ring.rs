@@ -23,7 +23,7 @@ mod sweep;
 
 use hashbrown::HashTable;
 
-pub use self::inspect::{Cursor, GateShare};
+pub use self::inspect::{Cursor, GateShare, Step};
 pub use self::recovery::{Origin, Recovery};
 pub use self::sweep::Sweep;
 

@@ -1,5 +1,7 @@
 //! Replication between real rings over a network that loses, doubles, delays and reorders.
 
+mod forgetting;
+
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use replication::frame::{DATAGRAM_BYTES_MAX, HEAD};
@@ -44,7 +46,7 @@ impl Node {
             young_bytes: 256 << 10,
             old_bytes: 1 << 20,
             payload_bytes_max: 8000,
-            calls_max: 5000,
+            calls_max: 8000,
             ..RingConfig::default()
         };
         let map = |bytes: u64| Map::heap(SUPERBLOCK + bytes as usize);

@@ -3,7 +3,7 @@
 use replication::view::KMIN_FULL;
 use replication::{ReplicationEvent, Standing};
 
-use super::{ClusterStore, SCANNED_A_TURN};
+use super::{ClusterStore, LOOKED_A_TURN};
 
 /// Whether more is held than this node should.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ impl ClusterStore {
 
     pub(super) fn forget_leftovers(&mut self) {
         if let Some(cursor) = &mut self.leftovers
-            && !self.ring.forget_leftovers(cursor, SCANNED_A_TURN)
+            && !self.ring.forget_leftovers(cursor, LOOKED_A_TURN)
         {
             self.leftovers = None;
         }
@@ -34,7 +34,7 @@ impl ClusterStore {
         let (board, shard) = (&self.board, self.config.shard);
         let (now, ring) = (self.now, &mut self.ring);
         self.replicator
-            .forget_some(now, ring, SCANNED_A_TURN, &mut |event| {
+            .forget_some(now, ring, LOOKED_A_TURN, &mut |event| {
                 if let ReplicationEvent::Synced { peer, view } = event {
                     board.note_synced(shard, peer, view);
                 }
