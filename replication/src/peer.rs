@@ -3,14 +3,41 @@
 //! Replication is state-based. A number in the stream stands for "this call, at least this
 //! version": when it is sent, and each time it is sent again, the newest version goes out. The
 //! receiver may therefore apply entries in any order and any number of times, nothing blocks
-//! behind a lost datagram, and a superseded version is never sent twice. What was not acked is
-//! sent again after a while, or at once when later numbers have been acked (which is what a NAK
-//! would say).
+//! behind a lost datagram, and a superseded version is never sent twice.
 //!
 //! ```text
 //!   enqueue ─▶ slots: base ... acked, in flight ... cursor ... queued ─▶ poll ─▶ datagram
 //!                      ▲ cumulative and selective ack
 //! ```
+//!
+//! **Acks.** Each datagram, data or ack alone, says up to which number all has arrived, and of the
+//! 64 behind the next one which have; an urgent datagram is acked at once, others within
+//! `ack_delay_ns`. There is no NAK: the bits name the holes, the newest ack is worth all before it, and
+//! none needs to arrive, whereas a NAK that is lost needs a timer of its own and one that is late
+//! asks for what has come meanwhile.
+//!
+//! **Windows.** A sender has at most 65 numbers under way (`SEND_WINDOW`), so that one ack can tell
+//! of each, and at most as many bytes as the congestion window and the peer's `window_bytes` allow.
+//! A receiver remembers 1,024 numbers beyond the last up to which all arrived ([`RECEIVE_WINDOW`])
+//! and neither stores nor acks what is further ahead.
+//!
+//! **Again.** A number is sent again
+//! * when one at least four higher is acked and a smoothed round trip and its deviation have passed
+//!   since it was sent: what is lost, and followed by others, goes again within two round trips;
+//! * when nothing told of it for 2 round trips + 4 deviations (at first 20 ms, 2 to 500 ms), twice as
+//!   long for each time it was sent, and for each such time since an ack of what was sent but once;
+//! * once the peer says that it has no room, or has yet to forget what a catch-up did not bring: then
+//!   under another number, behind the rest, and the old one is skipped (`put_off_refused`).
+//!
+//! What goes is the newest version, in the place of the old one. With 5 % of datagrams lost and 1 ms
+//! from node to node a lost version is sent again after 3.1 ms in the median and 4.9 ms for 95 % if
+//! others follow (1 in 0.3 ms; 3.7 and 5.2 ms where acks wait for company), and after 4.4 ms (6.4) if
+//! none does (`tests/peers/resending.rs`).
+//!
+//! **Memory.** What waits to be sent is ids and versions, no payloads: `queue_max` numbers and no more
+//! than a window beyond (what was put off); above that the peer is filled anew. A receiver has a bit
+//! for each number of its window, 4 records under reassembly of `payload_bytes_max` bytes, and for the
+//! time of a catch-up a mark for each call, at most `marks_max`. Nothing else grows by what comes in.
 //!
 //! A session lasts as long as both incarnations; the view decides which incarnation of the peer
 //! is admitted, and from any other nothing is stored, acked or counted (V4). When a session

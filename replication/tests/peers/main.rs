@@ -1,6 +1,7 @@
 //! Replication between real rings over a network that loses, doubles, delays and reorders.
 
 mod forgetting;
+mod resending;
 
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
@@ -99,6 +100,14 @@ struct World {
     turn: u64,
     /// Records that one turn looks at to forget some.
     looked_at: usize,
+    /// Least time from node to node.
+    way: u64,
+    /// What is lost is lost, but nothing is doubled or straggles.
+    only_loses: bool,
+    /// When a datagram was lost.
+    lost: BTreeSet<u64>,
+    /// When a node first held a version of another's call.
+    stored: BTreeMap<(u16, CallId, Version), u64>,
 }
 
 impl World {
@@ -132,6 +141,10 @@ impl World {
             waits: None,
             turn: 1,
             looked_at: 8,
+            way: 100_000,
+            only_loses: false,
+            lost: BTreeSet::new(),
+            stored: BTreeMap::new(),
         };
         world.enter_view();
         world
@@ -241,12 +254,14 @@ impl World {
                 if self.wire.len() < 5000 {
                     self.wire.push((from as u16, to, packet.clone()));
                 }
-                let copies = 1 + u64::from(self.draw.below(100) < self.loss);
+                let odd = if self.only_loses { 0 } else { self.loss };
+                let copies = 1 + u64::from(self.draw.below(100) < odd);
                 for _ in 0..copies {
                     if self.draw.below(100) < self.loss || self.cut.contains(&(from as u16, to)) {
+                        self.lost.insert(self.now);
                         continue;
                     }
-                    let straggles = self.draw.below(100) < self.loss;
+                    let straggles = self.draw.below(100) < odd;
                     let jitter = if straggles {
                         self.draw.below(20 * MS)
                     } else {
@@ -254,7 +269,7 @@ impl World {
                     };
                     let taken = self.taken.entry(to).or_default();
                     *taken = (*taken).max(self.now) + self.narrow;
-                    let at = *taken + 100_000 + self.draw.below(100_000) + jitter;
+                    let at = *taken + self.way + self.draw.below(100_000) + jitter;
                     self.sent += 1;
                     self.flying
                         .push((-(at as i64), -self.sent, from as u16, to, packet.clone()));
@@ -269,10 +284,13 @@ impl World {
             return;
         }
         let (released, synced) = (self.released.entry(to).or_default(), &mut self.synced);
+        let (now, stored) = (self.now, &mut self.stored);
         let mut on = |event| match event {
             ReplicationEvent::Released(id, version) => drop(released.insert((id, version))),
             ReplicationEvent::Synced { peer, view } => synced.push((to, peer, view)),
-            ReplicationEvent::Stored(..) => {}
+            ReplicationEvent::Stored(id, version) => {
+                stored.entry((to, id, version)).or_insert(now);
+            }
         };
         let ring = &mut node.ring;
         let _ = node
