@@ -186,6 +186,8 @@ fn trio() -> (Side, Side, Side) {
 }
 
 fn poll_all(side: &mut Side, now: u64, into: &mut Vec<Vec<u8>>) {
+    side.replicator
+        .forget_some(now, &mut side.ring, usize::MAX, &mut |_| {});
     while let Some((_, len)) = side.replicator.poll(now, &side.ring, &mut side.buffer) {
         into.push(side.buffer[..len].to_vec());
     }

@@ -7,13 +7,19 @@
 //! calls that are its own, for it joins or has lost its memory and waits, says so in the mark, and
 //! nothing is forgotten. A mismatch repeats the whole. All of it is idempotent, so it may run
 //! under full traffic and be begun again any time.
+//!
+//! To forget is to look at the whole ring, so it goes on over many turns of the loop, and the mark
+//! is acked only when it has ended: until then the giver has not filled the peer. Its end is as if
+//! all had happened the moment the mark was reached. What was written since is passed over
+//! ([`Sweep`]), what came again unchanged is marked, and a new catch-up voids it. The stream does
+//! not wait behind the mark: its sender puts it off and goes on (see `peer`).
 
-use std::collections::HashMap;
+use hashbrown::HashTable;
 
 use crate::frame::{ENTRY_SYNC, Entry, EntryKind};
 use crate::layout::record_size;
 use crate::record::{CallId, Kind, Meta, Version};
-use crate::ring::{Cursor, Ring};
+use crate::ring::{Cursor, Ring, Step, Sweep};
 
 /// Which records a catch-up brings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -227,11 +233,16 @@ impl Giver {
         if now < walk.next_at {
             return Walked::Wait;
         }
-        for _ in 0..PASSED_OVER_MAX {
-            let Some(record) = ring.walk(&mut walk.cursor) else {
-                let mark = walk.mark;
-                (self.walk, self.marked) = (None, Some(mark));
-                return Walked::End(mark);
+        let mut looks = PASSED_OVER_MAX;
+        loop {
+            let record = match ring.walk_some(&mut walk.cursor, &mut looks) {
+                Step::Record(record) => record,
+                Step::Later => return Walked::Wait, // others have their turn, too
+                Step::End => {
+                    let mark = walk.mark;
+                    (self.walk, self.marked) = (None, Some(mark));
+                    return Walked::End(mark);
+                }
             };
             let meta = record.meta;
             let wanted = match walk.mark.scope {
@@ -259,7 +270,6 @@ impl Giver {
             };
             return Walked::Record(meta.id, meta.version, kind);
         }
-        Walked::Wait // others have their turn, too
     }
 }
 
@@ -267,50 +277,65 @@ impl Giver {
 #[derive(Debug)]
 pub(crate) struct Marks {
     number: u32,
-    /// Calls, and the number of the newest entry of each; `BROUGHT` for those of the walk.
-    ids: HashMap<CallId, u64>,
-    ids_max: usize,
+    marked: Marked,
     overflowed: bool,
     /// Number of the walk's first entry. What was queued before is in the walk, if it is to stay.
     first: u64,
     xor: u64,
     count: u32,
+    /// The mark has done its part: nothing is to be marked until the next catch-up.
+    has_ended: bool,
 }
 
 impl Marks {
     pub(crate) fn new(ids_max: usize) -> Self {
-        let ids = HashMap::new();
         Self {
             number: 0,
-            ids,
-            ids_max,
+            marked: Marked::new(ids_max),
             overflowed: false,
             first: u64::MAX,
             xor: 0,
             count: 0,
+            has_ended: false,
         }
     }
 
-    /// Notes the number of the giver's newest catch-up; a new one voids the marks.
-    pub(crate) fn begin(&mut self, number: u32) {
-        if number > self.number {
+    /// Notes the number of the giver's newest catch-up. True if it is a new one, which voids the
+    /// marks, and what is still being forgotten for a former one.
+    pub(crate) fn begin(&mut self, number: u32) -> bool {
+        let is_new = number > self.number;
+        if is_new {
             self.number = number;
-            self.ids.clear();
+            self.marked.clear();
             (self.overflowed, self.xor, self.count) = (false, 0, 0);
-            self.first = u64::MAX;
+            (self.first, self.has_ended) = (u64::MAX, false);
+        } else if self.has_ended {
+            self.marked.tables.pop();
         }
+        is_new
+    }
+
+    /// Whether a mark in a datagram of catch-up `sync` is yet to be heeded. One of a former
+    /// catch-up came late: it says nothing about the marks there are now.
+    pub(crate) fn awaits(&self, sync: u32) -> bool {
+        sync != 0 && sync == self.number && !self.has_ended
+    }
+
+    /// Nothing more is marked in this catch-up. The marks go bit by bit, as datagrams come: to
+    /// give back those of a million calls takes milliseconds.
+    pub(crate) fn end(&mut self) {
+        self.has_ended = true;
     }
 
     /// Marks an entry's call; called once per number of the stream.
     pub(crate) fn note(&mut self, entry: &Entry<'_>, sync: u32) {
-        if self.number == 0 || sync != self.number || entry.kind == EntryKind::Mark {
+        if !self.awaits(sync) || entry.kind == EntryKind::Mark {
             return;
         }
-        if self.ids.len() >= self.ids_max && !self.ids.contains_key(&entry.id) {
+        let Some(newest) = self.marked.newest_mut(entry.id) else {
             self.overflowed = true;
             return;
-        }
-        let newest = self.ids.entry(entry.id).or_insert(0);
+        };
         *newest = (*newest).max(entry.number);
         if entry.flags & ENTRY_SYNC != 0 {
             *newest = BROUGHT;
@@ -321,23 +346,119 @@ impl Marks {
     }
 
     pub(crate) fn is_complete(&self, mark: &Mark) -> bool {
-        !self.overflowed && (self.xor, self.count) == (mark.xor, mark.count)
+        !self.has_overflowed() && (self.xor, self.count) == (mark.xor, mark.count)
     }
 
-    /// Drops the copies of `owner`'s calls that the walk, which ends with entry `end`, did not
-    /// bring, but for those it sent since the walk began; says how many. What was on its way
-    /// before proves nothing: it may have left for a place that has moved.
-    pub(crate) fn forget_unmarked(&mut self, ring: &mut Ring, owner: u16, end: u64) -> u64 {
-        let first = self.first.min(end);
-        let stays = |id| self.ids.get(&id).is_some_and(|&newest| newest > first);
-        let forgotten = ring.forget_owned_by(owner, |id| !stays(id));
-        self.ids = HashMap::new();
-        forgotten
+    /// There were more calls than can be marked.
+    pub(crate) fn has_overflowed(&self) -> bool {
+        self.overflowed
     }
 }
 
-/// Records that one step of a walk passes over: tens of microseconds.
+/// Calls, and the number of the newest entry of each; `BROUGHT` for those of the walk.
+///
+/// In many small tables, for one of a million calls would grow in one piece: tens of milliseconds
+/// in which nothing else is done.
+#[derive(Debug)]
+struct Marked {
+    tables: Vec<HashTable<(CallId, u64)>>,
+    len: usize,
+    len_max: usize,
+}
+
+impl Marked {
+    fn new(len_max: usize) -> Self {
+        Self {
+            tables: Vec::new(),
+            len: 0,
+            len_max,
+        }
+    }
+
+    fn clear(&mut self) {
+        (self.tables, self.len) = (Vec::new(), 0);
+    }
+
+    fn newest(&self, id: CallId) -> Option<u64> {
+        let table = self.tables.get(table_of(id))?;
+        let found = table.find(id.hash(), |known| known.0 == id);
+        found.map(|known| known.1)
+    }
+
+    /// Where the number of a call's newest entry is to be noted, 0 before the first; nothing if
+    /// there are too many calls.
+    fn newest_mut(&mut self, id: CallId) -> Option<&mut u64> {
+        if self.tables.is_empty() {
+            self.tables.resize_with(TABLES, HashTable::new);
+        }
+        let table = &mut self.tables[table_of(id)];
+        let (hash, is_full) = (id.hash(), self.len >= self.len_max);
+        let is_known = |known: &(CallId, u64)| known.0 == id;
+        if table.find(hash, is_known).is_none() {
+            if is_full {
+                return None;
+            }
+            table.insert_unique(hash, (id, 0), |known| known.0.hash());
+            self.len += 1;
+        }
+        let known = table.find_mut(hash, is_known);
+        known.map(|known| &mut known.1)
+    }
+}
+
+// Of the hash, a table itself uses the lowest and the highest bits.
+fn table_of(id: CallId) -> usize {
+    (id.hash() >> 32) as usize % TABLES
+}
+
+/// The dropping of the giver's calls that a walk did not bring, but for those it sent since the
+/// walk began. What was on its way before proves nothing: it may have left for a place that has
+/// moved.
+#[derive(Debug)]
+pub(crate) struct Forgetting {
+    pub(crate) mark: Mark,
+    /// Number under which the mark came last.
+    pub(crate) at: u64,
+    /// The mark came again meanwhile, and its sender is to be told to put it off.
+    pub(crate) is_asked: bool,
+    /// Number of the walk's first entry, the mark's if there was none.
+    first: u64,
+    sweep: Sweep,
+}
+
+impl Forgetting {
+    /// Begins when `mark` is reached under number `at`.
+    pub(crate) fn begin(mark: Mark, at: u64, marks: &Marks, ring: &Ring) -> Self {
+        Self {
+            mark,
+            at,
+            is_asked: false,
+            first: marks.first.min(at),
+            sweep: ring.begin_sweep(),
+        }
+    }
+
+    /// Looks at `limit` records at most; says how many calls of `owner` it dropped, and whether
+    /// it has seen all.
+    pub(crate) fn go_on(
+        &mut self,
+        ring: &mut Ring,
+        limit: usize,
+        owner: u16,
+        marks: &Marks,
+    ) -> (u64, bool) {
+        let first = self.first;
+        let stays = |id| marks.marked.newest(id).is_some_and(|newest| newest > first);
+        ring.sweep(&mut self.sweep, limit, |meta| {
+            meta.owner == owner && !stays(meta.id)
+        })
+    }
+}
+
+/// Records that one step of a walk looks at, dead ones too: tens of microseconds.
 const PASSED_OVER_MAX: usize = 512;
+/// So many that a table of a million calls' marks has some thousand.
+const TABLES: usize = 256;
 /// Least pause before a walk begins again for which the peer had no room.
 const LATER_NS: u64 = 200_000_000;
 /// Greater than the number of any entry.
@@ -346,4 +467,38 @@ const BROUGHT: u64 = u64::MAX;
 /// A call's part in the xor-hash of a catch-up.
 fn fingerprint(id: CallId) -> u64 {
     id.hash()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_lie_in_many_small_tables_and_go_one_table_at_a_time() {
+        let calls = 40_000;
+        let mut marks = Marks::new(calls);
+        let id = |n: usize| CallId::new(0, 0, 1, n as u64);
+        for n in 0..calls {
+            let newest = marks.marked.newest_mut(id(n)).expect("there is room");
+            *newest = n as u64 + 1;
+        }
+        assert_eq!(marks.marked.newest_mut(id(calls)), None, "they are full");
+        assert!(marks.marked.newest_mut(id(7)).is_some(), "it is known");
+        for n in 0..calls {
+            assert_eq!(marks.marked.newest(id(n)), Some(n as u64 + 1));
+        }
+        let fair = calls / TABLES;
+        for table in &marks.marked.tables {
+            assert!((fair / 2..fair * 2).contains(&table.len()));
+        }
+        marks.begin(1);
+        assert_eq!(marks.marked.newest(id(7)), None, "void");
+        marks.marked.newest_mut(id(7)).expect("there is room");
+        marks.end();
+        for left in (0..TABLES).rev() {
+            assert!(!marks.begin(1));
+            assert_eq!(marks.marked.tables.len(), left);
+        }
+        assert!(!marks.begin(1) && marks.begin(2));
+    }
 }

@@ -37,7 +37,8 @@ pub struct RingConfig {
     pub high_water_percent: u8,
     /// Whether to touch every page at start, which spares the hot path its page faults.
     pub prefault: bool,
-    /// Ask for pages of 2 MiB; needs a file system that has them (tmpfs with `huge=advise`).
+    /// Ask for pages of 2 MiB; needs a file system that has them (tmpfs with `huge=advise`). Touches
+    /// every page at start, too: a page that is reserved without is a small one.
     pub huge_pages: bool,
 }
 

@@ -64,7 +64,7 @@ pub use record::{CallId, Kind, Meta, Record, Version};
 pub use replicator::{
     Committed, Member, Mode, ReplicationEvent, Replicator, ReplicatorConfig, Standing, StreamMarks,
 };
-pub use ring::{Applied, Cursor, GateShare, Origin, Recovery, Ring};
+pub use ring::{Applied, Cursor, GateShare, Origin, Recovery, Ring, Step, Sweep};
 pub use seal::ClusterKeys;
 pub use view::{
     Adoption, Boot, Durable, Versions, View, ViewConfig, ViewMessage, Views, VoteFault, VoteFile,

@@ -7,7 +7,9 @@
 #![allow(unsafe_code)]
 
 use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -52,8 +54,8 @@ impl Map {
     /// Maps the file, creating it and its folder with `len` zero bytes if it is missing or empty.
     ///
     /// # Errors
-    /// `Locked` if another process writes to the file, `NoRoom` if the file system is too small, `Io`
-    /// if the system refuses.
+    /// `Locked` if another process writes to the file, `NoRoom` if the file system is too small: all
+    /// of the file is taken from it at once. `Io` if the system refuses.
     pub fn file(path: &Path, len: usize, pages: Pages) -> Result<Self, OpenError> {
         if let Some(dir) = path.parent() {
             fs::create_dir_all(dir)?;
@@ -73,22 +75,12 @@ impl Map {
         if is_new {
             file.set_len(len as u64)?;
         }
-        // Reserved so, a file would get small pages.
-        if !pages.huge && !reserve(&file)? {
-            if is_new {
-                file.set_len(0)?;
+        let map = map_reserved(&file, pages).inspect_err(|error| {
+            if is_new && matches!(error, OpenError::NoRoom { .. }) {
+                // What it took goes back to whoever else needs it.
+                let _ = file.set_len(0);
             }
-            return Err(OpenError::NoRoom { bytes: len as u64 });
-        }
-        let map = MmapOptions::new().map_raw(&file)?;
-        if pages.huge {
-            // Before the first touch; a kernel or a file system without them uses small ones.
-            let _ = map.advise(Advice::HugePage);
-        }
-        if pages.prefault {
-            // An old kernel cannot; then the pages come as they are touched.
-            let _ = map.advise(Advice::PopulateWrite);
-        }
+        })?;
         if map.len() < HEADER {
             return Err(OpenError::NotARing);
         }
@@ -200,17 +192,104 @@ impl Map {
     }
 }
 
-/// Takes the file's room from its file system; false if there is not enough. Else a store to a page
-/// that cannot be had would end the process by SIGBUS, much later.
-fn reserve(file: &File) -> Result<bool, OpenError> {
-    let len = libc::off_t::try_from(file.metadata()?.len()).map_err(|_| OpenError::NotARing)?;
-    // SAFETY: the descriptor is open while `file` is borrowed, and no memory is handed over.
-    match unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, len) } {
-        0 | libc::EOPNOTSUPP | libc::EINVAL => Ok(true),
-        libc::ENOSPC => Ok(false),
-        error => Err(std::io::Error::from_raw_os_error(error).into()),
+/// Bytes that are free in the file system which `at` lies in; all there can be if it has no limit.
+///
+/// # Errors
+/// If the system refuses to tell.
+pub fn room(at: &Path) -> io::Result<u64> {
+    room_of(&File::open(at)?)
+}
+
+/// Bytes that opening a ring's file would take from its file system. One that is there keeps its
+/// length, and has as a rule taken all of it.
+#[must_use]
+pub fn bytes_to_take(path: &Path, len: u64) -> u64 {
+    match fs::metadata(path) {
+        Ok(there) if there.len() > 0 => lacks(&there),
+        _ => len,
     }
 }
+
+/// Maps the file and takes its room from its file system, all of it. Else a store to a page that
+/// cannot be had would end the process by SIGBUS, much later.
+fn map_reserved(file: &File, pages: Pages) -> Result<MmapRaw, OpenError> {
+    let map = MmapOptions::new().map_raw(file)?;
+    let no_room = OpenError::NoRoom {
+        bytes: map.len() as u64,
+    };
+    if pages.huge {
+        // To reserve makes small pages, so huge ones are touched before. What is too much must be
+        // known before that: it would take all the memory there is.
+        if lacks(&file.metadata()?) > room_of(file)? {
+            return Err(no_room);
+        }
+        // A kernel or a file system without huge pages uses small ones; what cannot be touched, or
+        // by an old kernel not at once, is reserved next or refused.
+        let _ = map.advise(Advice::HugePage);
+        let _ = map.advise(Advice::PopulateWrite);
+    }
+    if !reserve(file)? {
+        return Err(no_room);
+    }
+    if pages.prefault && !pages.huge {
+        // An old kernel cannot; then the pages come as they are touched.
+        let _ = map.advise(Advice::PopulateWrite);
+    }
+    Ok(map)
+}
+
+/// False if there is not enough room.
+fn reserve(file: &File) -> Result<bool, OpenError> {
+    let bytes = file.metadata()?.len();
+    let len = libc::off_t::try_from(bytes).map_err(|_| OpenError::NotARing)?;
+    loop {
+        // SAFETY: the descriptor is open while `file` is borrowed, and no memory is handed over.
+        match unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, len) } {
+            0 => return Ok(true),
+            libc::EINTR => {}
+            libc::EOPNOTSUPP | libc::EINVAL => return write_all_blocks(file, bytes),
+            libc::ENOSPC => return Ok(false),
+            error => return Err(io::Error::from_raw_os_error(error).into()),
+        }
+    }
+}
+
+/// As `reserve`, where the file system cannot: writes a byte of each block as it is.
+fn write_all_blocks(file: &File, bytes: u64) -> Result<bool, OpenError> {
+    for at in (0..bytes).step_by(BLOCK) {
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, at)?;
+        match file.write_all_at(&byte, at) {
+            Ok(()) => {}
+            Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(true)
+}
+
+/// Bytes of a file that its file system has not given yet.
+fn lacks(file: &fs::Metadata) -> u64 {
+    file.len().saturating_sub(file.blocks() * 512)
+}
+
+fn room_of(file: &File) -> io::Result<u64> {
+    let mut found = std::mem::MaybeUninit::<libc::statvfs>::uninit();
+    // SAFETY: the descriptor is open while `file` is borrowed, and `found` has room for the answer.
+    if unsafe { libc::fstatvfs(file.as_raw_fd(), found.as_mut_ptr()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call succeeded, so it has written all of the answer.
+    let found = unsafe { found.assume_init() };
+    // A tmpfs without a limit says that it has no blocks at all.
+    Ok(match found.f_blocks {
+        0 => u64::MAX,
+        _ => found.f_bavail.saturating_mul(found.f_frsize),
+    })
+}
+
+/// Blocks of a file system are no smaller.
+const BLOCK: usize = 512;
 
 /// Memory of one ring as another process sees it: read-only and changing underfoot.
 #[derive(Debug)]
@@ -427,10 +506,50 @@ mod tests {
     fn a_file_system_that_is_too_small_says_so_at_once() {
         let dir = tempfile::tempdir_in("/dev/shm").expect("a tmpfs");
         let (path, bytes) = (dir.path().join("ring"), 8_usize << 40);
-        let refused = Map::file(&path, bytes, Pages::default()).map(|_| ());
-        let bytes = bytes as u64;
-        assert_eq!(refused, Err(OpenError::NoRoom { bytes }));
+        for huge in [false, true] {
+            let prefault = huge;
+            let refused = Map::file(&path, bytes, Pages { prefault, huge }).map(|_| ());
+            let bytes = bytes as u64;
+            assert_eq!(refused, Err(OpenError::NoRoom { bytes }));
+            assert_eq!(
+                bytes_to_take(&path, bytes),
+                bytes,
+                "it is as if it were not there"
+            );
+        }
         assert!(Map::file(&path, 4096, Pages::default()).is_ok());
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "maps a file")]
+    fn all_of_a_file_is_taken_at_once_with_and_without_huge_pages() {
+        let dir = tempfile::tempdir_in("/dev/shm").expect("a tmpfs");
+        for huge in [false, true] {
+            let (path, bytes) = (dir.path().join(format!("{huge}")), 3 << 20);
+            assert_eq!(bytes_to_take(&path, bytes), bytes);
+            let prefault = false;
+            let map = Map::file(&path, bytes as usize, Pages { prefault, huge });
+            assert_eq!(map.expect("room").bytes(0, 9), [0; 9]);
+            assert_eq!(bytes_to_take(&path, bytes), 0);
+        }
+        let free = room(dir.path()).expect("it tells");
+        assert!((1 << 20..8 << 40).contains(&free), "{free}");
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "writes a file")]
+    fn a_file_system_that_cannot_reserve_is_written_to() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = dir.path().join("ring");
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(true);
+        let file = options.open(&path).expect("a new file");
+        file.write_all_at(b"kept", 5000).expect("room");
+        file.set_len(100_000).expect("room");
+        assert_eq!(write_all_blocks(&file, 100_000), Ok(true));
+        let bytes = fs::read(&path).expect("readable");
+        assert_eq!((bytes.len(), &bytes[5000..5004]), (100_000, &b"kept"[..]));
+        assert_eq!(bytes.iter().filter(|&&byte| byte != 0).count(), 4);
     }
 
     #[test]

@@ -3,26 +3,54 @@
 //! Replication is state-based. A number in the stream stands for "this call, at least this
 //! version": when it is sent, and each time it is sent again, the newest version goes out. The
 //! receiver may therefore apply entries in any order and any number of times, nothing blocks
-//! behind a lost datagram, and a superseded version is never sent twice. What was not acked is
-//! sent again after a while, or at once when later numbers have been acked (which is what a NAK
-//! would say).
+//! behind a lost datagram, and a superseded version is never sent twice.
 //!
 //! ```text
 //!   enqueue ─▶ slots: base ... acked, in flight ... cursor ... queued ─▶ poll ─▶ datagram
 //!                      ▲ cumulative and selective ack
 //! ```
 //!
+//! **Acks.** Each datagram, data or ack alone, says up to which number all has arrived, and of the
+//! 64 behind the next one which have; an urgent datagram is acked at once, others within
+//! `ack_delay_ns`. There is no NAK: the bits name the holes, the newest ack is worth all before it, and
+//! none needs to arrive, whereas a NAK that is lost needs a timer of its own and one that is late
+//! asks for what has come meanwhile.
+//!
+//! **Windows.** A sender has at most 65 numbers under way (`SEND_WINDOW`), so that one ack can tell
+//! of each, and at most as many bytes as the congestion window and the peer's `window_bytes` allow.
+//! A receiver remembers 1,024 numbers beyond the last up to which all arrived ([`RECEIVE_WINDOW`])
+//! and neither stores nor acks what is further ahead.
+//!
+//! **Again.** A number is sent again
+//! * when one at least four higher is acked and a smoothed round trip and its deviation have passed
+//!   since it was sent: what is lost, and followed by others, goes again within two round trips;
+//! * when nothing told of it for 2 round trips + 4 deviations (at first 20 ms, 2 to 500 ms), twice as
+//!   long for each time it was sent, and for each such time since an ack of what was sent but once;
+//! * once the peer says that it has no room, or has yet to forget what a catch-up did not bring: then
+//!   under another number, behind the rest, and the old one is skipped (`put_off_refused`).
+//!
+//! What goes is the newest version, in the place of the old one. With 5 % of datagrams lost and 1 ms
+//! from node to node a lost version is sent again after 3.1 ms in the median and 4.9 ms for 95 % if
+//! others follow (1 in 0.3 ms; 3.7 and 5.2 ms where acks wait for company), and after 4.4 ms (6.4) if
+//! none does (`tests/peers/resending.rs`).
+//!
+//! **Memory.** What waits to be sent is ids and versions, no payloads: `queue_max` numbers and no more
+//! than a window beyond (what was put off); above that the peer is filled anew. A receiver has a bit
+//! for each number of its window, 4 records under reassembly of `payload_bytes_max` bytes, and for the
+//! time of a catch-up a mark for each call, at most `marks_max`. Nothing else grows by what comes in.
+//!
 //! A session lasts as long as both incarnations; the view decides which incarnation of the peer
 //! is admitted, and from any other nothing is stored, acked or counted (V4). When a session
 //! begins, or the queue overflows, the peer must be filled anew: see `catch_up`.
 
 mod congestion;
+mod filled;
 mod incoming;
 mod outgoing;
 
 use self::incoming::Incoming;
 use self::outgoing::Outgoing;
-use crate::catch_up::{Belongings, Giver, Mark, Scope, Walked};
+use crate::catch_up::{Belongings, Giver, Scope, Walked};
 use crate::frame::{
     Bytes, DATAGRAM_BYTES_ETHERNET, ENTRY, ENTRY_RECORD, Entry, EntryKind, FLAG_FULL, FLAG_URGENT,
     FrameError, FrameKind, HEAD, Head, STREAM, Stream, TAG,
@@ -272,6 +300,8 @@ impl Link {
         self.out.sync = self.giver.number();
         if self.out.put_off_refused(&mut self.counters) {
             self.giver.begin_later(now);
+            // What is under way of the walk that was given up is no part of the next one.
+            self.out.sync = self.giver.number();
         }
         let (len, entries) = self.out.fill(now, ring, body, &mut self.counters);
         if entries == 0 && self.incoming.ack_at.is_none_or(|at| now < at) {
@@ -293,7 +323,7 @@ impl Link {
             FrameKind::Ack
         };
         let is_urgent = entries > 0 && self.out.urgent;
-        let is_full = std::mem::take(&mut self.incoming.refused);
+        let is_full = self.incoming.take_refused();
         let flags = (u8::from(is_urgent) * FLAG_URGENT) | (u8::from(is_full) * FLAG_FULL);
         self.out.urgent &= self.out.cursor < self.out.slots.len();
         self.counters.datagrams_sent += 1;
@@ -309,7 +339,9 @@ impl Link {
         let sendable = self.out.can_send_new().then_some(now);
         let resend = (self.out.in_flight > 0).then_some(self.out.resend_at);
         let walk = self.giver.deadline().filter(|_| self.has_room_for_walk());
-        [request, sendable, resend, self.incoming.ack_at, walk]
+        let forgetting = self.is_forgetting().then_some(now);
+        let ack = self.incoming.ack_at;
+        [request, sendable, resend, ack, walk, forgetting]
             .into_iter()
             .flatten()
             .min()
@@ -413,7 +445,7 @@ impl Link {
         ring: &mut Ring,
         on: &mut impl FnMut(LinkEvent),
     ) {
-        self.incoming.marks.begin(stream.sync);
+        self.incoming.begin_sync(stream.sync);
         self.incoming.settle_below(stream.base);
         for _ in 0..stream.entries {
             let Ok(entry) = Entry::parse(&mut bytes) else {
@@ -422,7 +454,7 @@ impl Link {
             };
             if self.incoming.is_received(entry.number) {
                 self.counters.entries_duplicate += 1;
-            } else if self.on_entry(&entry, ring, on) {
+            } else if self.on_entry(&entry, stream.sync, ring, on) {
                 self.incoming.marks.note(&entry, stream.sync);
                 self.incoming.receive(entry.number);
             }
@@ -440,6 +472,7 @@ impl Link {
     fn on_entry(
         &mut self,
         entry: &Entry<'_>,
+        sync: u32,
         ring: &mut Ring,
         on: &mut impl FnMut(LinkEvent),
     ) -> bool {
@@ -449,7 +482,7 @@ impl Link {
         }
         match entry.kind {
             EntryKind::Skip => true,
-            EntryKind::Mark => self.on_mark(entry, ring, on),
+            EntryKind::Mark => self.on_mark(entry, sync, ring, on),
             EntryKind::Del => self.store(entry, &[], ring, on),
             EntryKind::Put if entry.is_whole() => self.store(entry, entry.piece, ring, on),
             EntryKind::Put => {
@@ -519,44 +552,6 @@ impl Link {
                 false
             }
         }
-    }
-
-    /// A mark counts when everything before it has arrived.
-    fn on_mark(
-        &mut self,
-        entry: &Entry<'_>,
-        ring: &mut Ring,
-        on: &mut impl FnMut(LinkEvent),
-    ) -> bool {
-        if entry.number != self.incoming.cumulative + 1 {
-            return false;
-        }
-        let mark = Mark::parse(entry.id, entry.version);
-        if !self.incoming.marks.is_complete(&mark) {
-            self.counters.syncs_incomplete += 1;
-            let again = match mark.scope {
-                Scope::Orphans => Scope::Orphans,
-                Scope::Targets | Scope::All => Scope::All,
-            };
-            self.sync_request = Some((again, self.view));
-            return true;
-        }
-        if mark.is_final {
-            let (peer, marks) = (self.channel.ends().peer, &mut self.incoming.marks);
-            self.counters.calls_forgotten += marks.forget_unmarked(ring, peer, entry.number);
-        }
-        self.counters.syncs_completed += 1;
-        let has_orphans = |scope| scope == Scope::Orphans && mark.scope == Scope::All;
-        let answers =
-            |(scope, view)| view == mark.view && (scope == mark.scope || has_orphans(scope));
-        if self.sync_request.is_some_and(answers) {
-            self.sync_request = None;
-        }
-        // A walk that brings only what this node should hold proves nothing about the rest.
-        if mark.scope != Scope::Targets {
-            on(LinkEvent::Synced { view: mark.view });
-        }
-        true
     }
 }
 

@@ -5,10 +5,13 @@
 //! Any members count. What is not acked after 20 ms also goes to the members next in order; a
 //! slow member is never dropped by its sender, only by a view.
 
+mod roll;
+
 use std::collections::VecDeque;
 
 use hashbrown::HashTable;
 
+use self::roll::{Members, Roll, bits};
 use crate::catch_up::{Belongings, Scope};
 use crate::peer::{Link, LinkConfig, LinkEvent};
 use crate::plant::{self, Plant};
@@ -402,6 +405,28 @@ impl Replicator {
         Ok(())
     }
 
+    /// Goes on with forgetting what peers no longer know, which their last catch-up showed; looks
+    /// at `limit` records at most. Once per turn of the loop: until it has ended nothing else that
+    /// waits for that catch-up goes on.
+    pub fn forget_some(
+        &mut self,
+        now: u64,
+        ring: &mut Ring,
+        limit: usize,
+        on: &mut impl FnMut(ReplicationEvent),
+    ) {
+        let mut peers = self.peers.iter_mut();
+        let Some(peer) = peers.find(|peer| peer.link.is_forgetting()) else {
+            return;
+        };
+        let from = peer.node;
+        peer.link.forget_some(now, ring, limit, &mut |event| {
+            if let LinkEvent::Synced { view } = event {
+                on(ReplicationEvent::Synced { peer: from, view });
+            }
+        });
+    }
+
     /// Writes the next datagram to send into `buffer`; hands out for whom and how long.
     pub fn poll(&mut self, now: u64, ring: &Ring, buffer: &mut [u8]) -> Option<(u16, usize)> {
         self.send_to_next_members(now);
@@ -667,67 +692,6 @@ impl Hold {
     }
 }
 
-/// The members that stay, other than this node, by value, so that links can be borrowed meanwhile.
-#[derive(Clone, Copy, Debug)]
-struct Members {
-    nodes: [u16; PEERS_MAX],
-    count: usize,
-}
-
-impl Members {
-    fn of(peers: &[Peer]) -> Self {
-        let mut members = Self {
-            nodes: [0; PEERS_MAX],
-            count: 0,
-        };
-        for peer in peers.iter().filter(|peer| peer.is_place) {
-            members.nodes[members.count] = peer.node;
-            members.count += 1;
-        }
-        members
-    }
-
-    fn iter(&self, own: u16) -> impl Iterator<Item = u16> + '_ {
-        self.nodes[..self.count]
-            .iter()
-            .copied()
-            .filter(move |&node| node != own)
-    }
-}
-
-/// Who is a member in the view, by bit of the node's number.
-#[derive(Clone, Copy, Debug, Default)]
-struct Roll {
-    alive: u32,
-    not_dead: u32,
-}
-
-impl Roll {
-    fn of(members: &[Member]) -> Self {
-        let mut roll = Self::default();
-        for member in members {
-            let bit = 1_u32.checked_shl(member.node.into()).unwrap_or(0);
-            match member.standing {
-                Standing::Alive => roll.alive |= bit,
-                Standing::Joining | Standing::Draining => {}
-                Standing::Dead => continue,
-            }
-            roll.not_dead |= bit;
-        }
-        roll
-    }
-
-    fn has(self, node: u16) -> bool {
-        node < 32 && self.not_dead >> node & 1 == 1
-    }
-
-    /// The member that goes on with a call of a dead owner.
-    fn adopter_of(self, id: CallId) -> Option<u16> {
-        let alive = || bits(self.alive).map(|node| node as u16);
-        alive().find(|&node| takeover::is_among_first(id, node, 1, alive()))
-    }
-}
-
 /// Visits the holds of one call, newest first.
 fn each_hold(
     holds: &mut VecDeque<Hold>,
@@ -740,10 +704,6 @@ fn each_hold(
         visit(hold);
         next = hold.former;
     }
-}
-
-fn bits(set: u32) -> impl Iterator<Item = usize> {
-    (0..32).filter(move |n| set >> n & 1 == 1)
 }
 
 /// Data nodes beside this one.

@@ -19,11 +19,13 @@ mod leftovers;
 mod open;
 mod reclaim;
 mod recovery;
+mod sweep;
 
 use hashbrown::HashTable;
 
-pub use self::inspect::{Cursor, GateShare};
+pub use self::inspect::{Cursor, GateShare, Step};
 pub use self::recovery::{Origin, Recovery};
+pub use self::sweep::Sweep;
 
 use crate::counters::RingCounters;
 use crate::error::RingError;
@@ -58,20 +60,6 @@ impl Ring {
     pub fn close(mut self) {
         self.young.end_use();
         self.old.end_use();
-    }
-
-    /// Forgets the live calls `owner` owns that `is_stale` picks; says how many. For copies whose
-    /// owner no longer knows them.
-    pub fn forget_owned_by(&mut self, owner: u16, is_stale: impl Fn(CallId) -> bool) -> u64 {
-        let stale: Vec<CallId> = self
-            .iter_live()
-            .filter(|record| record.meta.owner == owner && is_stale(record.meta.id))
-            .map(|record| record.meta.id)
-            .collect();
-        for &id in &stale {
-            self.forget(id);
-        }
-        stale.len() as u64
     }
 
     /// Gives the memory back as it stands, young first, as a kill would leave it.

@@ -551,6 +551,14 @@ impl World {
         while let Some((to, message)) = self.nodes[usize::from(at)].views.poll_message() {
             self.send(at, to.into(), Packet::View(Box::new(message)));
         }
+        let node = &mut self.nodes[usize::from(at)];
+        let (ring, views) = (node.ring.as_mut().expect("up"), &mut node.views);
+        node.replicator
+            .forget_some(self.now, ring, 8, &mut |event| {
+                if let ReplicationEvent::Synced { peer, view } = event {
+                    views.note_synced(peer as u8, view);
+                }
+            });
         let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
         loop {
             let node = &mut self.nodes[usize::from(at)];

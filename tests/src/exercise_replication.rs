@@ -158,6 +158,7 @@ fn records(kind: FrameKind, body: &[u8]) {
     }
     for now in [3, 5_000_000, 1_000_000_000] {
         for _ in 0..50 {
+            replicator.forget_some(now, &mut ring, 1, &mut |_| {});
             if replicator.poll(now, &ring, &mut buffer).is_none() {
                 break;
             }

@@ -16,7 +16,7 @@ use replication::courier::{CourierConfig, Letter};
 use replication::frame::{DATAGRAM_BYTES_ETHERNET, Head};
 use replication::{
     Adoption, CallId, ClusterKeys, Committed, Courier, Cursor, GateShare, Kind, Member, Mode,
-    ReplicationEvent, Replicator, ReplicatorConfig, Ring, RingError, Standing, StreamMarks,
+    ReplicationEvent, Replicator, ReplicatorConfig, Ring, RingError, Standing, Step, StreamMarks,
     Version, View, takeover,
 };
 
@@ -264,9 +264,12 @@ impl ClusterStore {
         let Some(mut scan) = self.scan.take() else {
             return;
         };
+        let mut looks = LOOKED_A_TURN;
         for _ in 0..SCANNED_A_TURN {
-            let Some(record) = self.ring.walk(&mut scan.cursor) else {
-                return self.end_scan(scan.owner);
+            let record = match self.ring.walk_some(&mut scan.cursor, &mut looks) {
+                Step::Record(record) => record,
+                Step::Later => break,
+                Step::End => return self.end_scan(scan.owner),
             };
             let (meta, own) = (record.meta, self.config.node);
             let wanted = meta.kind == Kind::Put
@@ -456,6 +459,7 @@ impl ClusterSide for ClusterStore {
             return;
         }
         self.forget_leftovers();
+        self.forget_what_peers_forgot();
         let filling = self.ask_to_be_filled();
         self.tidy(filling);
         self.take_over(filling);
@@ -649,8 +653,10 @@ fn courier(config: &ReplicatorConfig, keys: ClusterKeys, nodes: &[u16]) -> Couri
     Courier::new(config, keys, nodes)
 }
 
-/// Records looked at in one turn while calls are taken over.
+/// Live records looked at in one turn while calls are taken over.
 const SCANNED_A_TURN: usize = 256;
+/// Records passed in one turn of any walk through the ring, dead ones too.
+const LOOKED_A_TURN: usize = 1_024;
 /// Records moved in one idle turn.
 const RECLAIMED_A_TURN: u32 = 64;
 /// Messages that may wait to be sent to other nodes, or to be taken up here.

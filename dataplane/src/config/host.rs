@@ -4,18 +4,22 @@
 use std::fs;
 use std::path::Path;
 
+use replication::layout::SUPERBLOCK;
+use replication::{map, ring_paths};
+
 use super::file::{Wrong, wrong};
-use super::{Config, ConfigError};
+use super::{Config, ConfigError, Node};
 
 impl Config {
-    /// Checks that the cores exist and that the directories can be written to. Nothing is left
-    /// behind; `path` is only named in errors.
+    /// Checks that the cores exist, that the directories can be written to and that there is room
+    /// for the rings. Nothing is left behind; `path` is only named in errors.
     pub fn check_host(&self, path: &Path) -> Result<(), ConfigError> {
         let online = fs::read_to_string(ONLINE).unwrap_or_default();
         let node = &self.node;
         let checked = cores(&node.cores, &online)
             .and_then(|()| directory("node.state_dir", &node.state_dir))
-            .and_then(|()| directory("node.data_dir", &node.data_dir));
+            .and_then(|()| directory("node.data_dir", &node.data_dir))
+            .and_then(|()| rings(node, self.node_number()));
         checked.map_err(|wrong| wrong.of(path))
     }
 }
@@ -41,13 +45,46 @@ fn cores(wanted: &[usize], online: &str) -> Result<(), Wrong> {
     }
 }
 
-// A directory that is not there yet is made when the node starts, so its parent has to take it.
-fn directory(key: &str, path: &Path) -> Result<(), Wrong> {
-    let there = path.ancestors().find(|above| above.exists());
-    let there = match there {
+// What of a path is there.
+fn existing(path: &Path) -> &Path {
+    match path.ancestors().find(|above| above.exists()) {
         Some(above) if !above.as_os_str().is_empty() => above,
         _ => Path::new("."),
-    };
+    }
+}
+
+// The node takes all the room of its rings when it starts, but for those that are there.
+fn rings(node: &Node, number: u16) -> Result<(), Wrong> {
+    let shards = node.cores.len().max(1);
+    let files = (0..shards).flat_map(|shard| {
+        let (young, old) = ring_paths(&node.state_dir, number, shard as u16);
+        [(young, node.ring_young_bytes), (old, node.ring_old_bytes)]
+    });
+    let lacking = files.fold(0, |sum: u64, (path, bytes)| {
+        let len = bytes.saturating_add(SUPERBLOCK as u64);
+        sum.saturating_add(map::bytes_to_take(&path, len))
+    });
+    let room = map::room(existing(&node.state_dir)).unwrap_or(u64::MAX);
+    if lacking <= room {
+        return Ok(());
+    }
+    Err(wrong(
+        "node.state_dir",
+        format!(
+            "the file system of `{}` has {} MiB free, and the rings of {shards} shard(s) need {} \
+             MiB more",
+            node.state_dir.display(),
+            room >> 20,
+            lacking.div_ceil(1 << 20)
+        ),
+        "mount it larger (tmpfs: remount with size=), name another directory, or make \
+         node.ring_young_mib and node.ring_old_mib smaller",
+    ))
+}
+
+// A directory that is not there yet is made when the node starts, so its parent has to take it.
+fn directory(key: &str, path: &Path) -> Result<(), Wrong> {
+    let there = existing(path);
     let probe = there.join(format!(".ringtoll-check-{}", std::process::id()));
     let tried = match there.is_dir() {
         true => fs::write(&probe, b"").map_err(|error| error.to_string()),
@@ -83,6 +120,31 @@ mod tests {
             let wrong = cores(&[0, missing], "0-3,8\n").expect_err("it does not exist");
             assert!(wrong.reason.contains(&format!("core {missing}:")));
         }
+    }
+
+    #[test]
+    fn rings_need_room_unless_they_are_there() {
+        let dir = tempfile::tempdir().expect("there is room for temporary files");
+        let mut node = Config::embedded().node;
+        node.state_dir = dir.path().join("new");
+        (node.ring_young_bytes, node.ring_old_bytes) = (1 << 20, 1 << 20);
+        assert!(rings(&node, 1).is_ok());
+        node.ring_old_bytes = 1 << 60;
+        node.cores = vec![0, 1];
+        let wrong = rings(&node, 1).expect_err("no file system is so large");
+        for part in ["MiB free", "2 shard(s)", "2199023255555 MiB more"] {
+            assert!(wrong.reason.contains(part), "{}", wrong.reason);
+        }
+        // Rings that are there keep their size, whatever the file says.
+        for shard in 0..2 {
+            let (young, old) = ring_paths(&node.state_dir, 1, shard);
+            fs::create_dir_all(young.parent().expect("a directory")).expect("writable");
+            for path in [young, old] {
+                fs::write(path, [1; 8192]).expect("room");
+            }
+        }
+        assert!(rings(&node, 1).is_ok());
+        assert!(rings(&node, 2).is_err(), "those are another node's");
     }
 
     #[test]

@@ -187,6 +187,12 @@ impl fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 impl Config {
+    /// Number of this node: its place in the cluster, or that of a node that stands alone.
+    #[must_use]
+    pub fn node_number(&self) -> u16 {
+        self.cluster.as_ref().map_or(NODE_ALONE, |c| c.own)
+    }
+
     /// Reads and checks a file.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path).map_err(|error| ConfigError {
@@ -258,6 +264,9 @@ impl Config {
             .is_some_and(|peer| self.sip.peers[peer].trusted)
     }
 }
+
+/// Number of a node that is not in a cluster.
+const NODE_ALONE: u16 = 1;
 
 #[cfg(test)]
 mod tests {

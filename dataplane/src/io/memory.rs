@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use replication::Reader;
 
 use super::NodeError;
-use super::node::{NODE_ALONE, boot_id};
+use super::node::boot_id;
 use crate::config::Config;
 
 /// Refuses a configuration that would lose calls: with fewer cores than before nobody would look
@@ -28,7 +28,7 @@ pub(super) fn remove_rings_without_shard(config: &Config) -> Result<(), NodeErro
 
 // The young files of rings that no shard opens, none of which holds a call.
 fn rings_without_shard(config: &Config) -> Result<Vec<PathBuf>, NodeError> {
-    let node = config.cluster.as_ref().map_or(NODE_ALONE, |c| c.own);
+    let node = config.node_number();
     let state_dir = &config.node.state_dir;
     let Ok(files) = fs::read_dir(state_dir.join(node.to_string())) else {
         return Ok(Vec::new()); // there is none yet

@@ -85,7 +85,7 @@ impl Node {
         sys::raise_memlock();
         sys::keep_freed_memory();
         let clock = Clock::new();
-        let number = config.cluster.as_ref().map_or(NODE_ALONE, |c| c.own);
+        let number = config.node_number();
         refuse_witness(&config)?;
         let locks = vec![
             lock(&config.node.state_dir.join(number.to_string()))?,
@@ -648,7 +648,5 @@ pub fn write_keys(path: &Path) -> Result<(), NodeError> {
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
 /// Outputs of one shard that may wait for copies at once.
 const HOLDS_MAX: usize = 64 * 1_024;
-/// Number of a node that is not in a cluster.
-pub(super) const NODE_ALONE: u16 = 1;
 /// Longest archived call state, bytes: the strings of a call are limited, and so are its records.
 const BLOB_MAX: usize = 128 << 10;

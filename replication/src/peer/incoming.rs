@@ -1,7 +1,7 @@
 //! The stream from a peer: which numbers have arrived.
 
 use super::{LinkConfig, RECEIVE_WINDOW};
-use crate::catch_up::Marks;
+use crate::catch_up::{Forgetting, Marks};
 use crate::reassembly::Reassembly;
 
 #[derive(Debug)]
@@ -15,6 +15,8 @@ pub(super) struct Incoming {
     pub(super) refused: bool,
     pub(super) pieces: Reassembly,
     pub(super) marks: Marks,
+    /// What the walk did not bring is being forgotten; its mark waits.
+    pub(super) forgetting: Option<Forgetting>,
 }
 
 impl Incoming {
@@ -27,7 +29,22 @@ impl Incoming {
             refused: false,
             pieces: Reassembly::new(config.payload_bytes_max),
             marks: Marks::new(config.marks_max),
+            forgetting: None,
         }
+    }
+
+    /// Notes the number of the peer's newest catch-up.
+    pub(super) fn begin_sync(&mut self, number: u32) {
+        if self.marks.begin(number) {
+            self.forgetting = None;
+        }
+    }
+
+    /// Whether the peer is to be told that what it sent is not taken now.
+    pub(super) fn take_refused(&mut self) -> bool {
+        let is_asked = self.forgetting.as_mut().map(|f| &mut f.is_asked);
+        let mark = is_asked.is_some_and(std::mem::take);
+        std::mem::take(&mut self.refused) || mark
     }
 
     pub(super) fn is_received(&self, number: u64) -> bool {

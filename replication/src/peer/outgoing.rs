@@ -167,13 +167,21 @@ impl Outgoing {
     }
 
     /// Puts what a full peer refuses behind the rest of the stream: it has no room for calls that
-    /// are new to it, and only what waits behind them, the end of others, can make some. The number
-    /// is skipped, and the call comes again under another one. True if a walk must begin again.
+    /// are new to it, and only what waits behind them, the end of others, can make some. So it is
+    /// with the mark of a catch-up while the peer still forgets what the walk did not bring. The
+    /// number is skipped, and the entry comes again under another one. True if a walk must begin
+    /// again.
     pub(super) fn put_off_refused(&mut self, counters: &mut LinkCounters) -> bool {
+        let sync = self.sync;
         let is_refused = |slot: &Slot| {
             let waits = matches!(slot.state, SlotState::InFlight | SlotState::Overdue);
-            let is_record = matches!(slot.kind, EntryKind::Put | EntryKind::Del);
-            waits && is_record && slot.tries >= TRIES_IN_PLACE
+            let may_be = match slot.kind {
+                EntryKind::Put | EntryKind::Del => slot.tries >= TRIES_IN_PLACE,
+                // It means the same wherever it stands behind its walk.
+                EntryKind::Mark => slot.sync == sync,
+                EntryKind::Skip => false,
+            };
+            waits && may_be
         };
         if !self.peer_is_full || !self.slots.front().is_some_and(is_refused) {
             return false;
@@ -186,7 +194,9 @@ impl Outgoing {
                 continue;
             }
             counters.entries_put_off += 1;
-            if slot.sync != 0 && slot.sync == self.sync {
+            if slot.kind == EntryKind::Mark {
+                self.push(slot.id, slot.version, slot.kind, slot.sync);
+            } else if slot.sync != 0 && slot.sync == self.sync {
                 was_walked = true; // the next walk brings it
             } else {
                 self.push(slot.id, slot.version, slot.kind, 0);

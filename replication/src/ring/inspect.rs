@@ -40,18 +40,32 @@ impl Ring {
     /// Steps to the next live call or tombstone. Writes and reclaim may happen between steps: a
     /// record held throughout the walk is seen at least once, one that moves maybe twice.
     pub fn walk(&self, cursor: &mut Cursor) -> Option<Record<'_>> {
-        loop {
+        match self.walk_some(cursor, &mut { usize::MAX }) {
+            Step::Record(record) => Some(record),
+            Step::End | Step::Later => None,
+        }
+    }
+
+    /// As `walk`, for a walk over many turns of a loop: takes what it looks at, dead records too,
+    /// from `looks`, and stops when there are none left. A ring may be full of dead records.
+    pub fn walk_some(&self, cursor: &mut Cursor, looks: &mut usize) -> Step<'_> {
+        while *looks > 0 {
+            *looks -= 1;
             // Old first, each time: what the young tail promotes meanwhile appears at its head.
             let place = match step(&self.old, &mut cursor.old) {
                 Some(lsn) => lsn | OLD,
-                None => step(&self.young, &mut cursor.young)?,
+                None => match step(&self.young, &mut cursor.young) {
+                    Some(lsn) => lsn,
+                    None => return Step::End,
+                },
             };
             let (generation, lsn) = self.generation(place);
             let counts = record::kind(generation.head_at(lsn)).is_some_and(|k| k != Kind::Pad);
             if counts && !generation.is_dead(lsn) {
-                return Some(self.view(place));
+                return Step::Record(self.view(place));
             }
         }
+        Step::Later
     }
 
     /// Live bytes in percent of what the old ring could hold.
@@ -262,11 +276,22 @@ impl GateShare {
     }
 }
 
+/// What a walk comes to.
+#[derive(Clone, Copy, Debug)]
+pub enum Step<'a> {
+    /// A live call or a tombstone.
+    Record(Record<'a>),
+    /// It has looked at as many records as it may.
+    Later,
+    /// It has seen all.
+    End,
+}
+
 /// Where a walk over a ring has got to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cursor {
     old: u64,
-    young: u64,
+    pub(super) young: u64,
 }
 
 /// Moves a cursor one record on, past what was reclaimed meanwhile.

@@ -5,7 +5,7 @@
 //! so no version held anywhere says that the record is void. The view does: it names the epoch below
 //! which nothing of that owner counts.
 
-use super::{Cursor, Ring};
+use super::{Cursor, Ring, Step};
 use crate::plant::{self, Plant};
 use crate::record::{CallId, Kind, Meta};
 
@@ -33,19 +33,20 @@ impl Ring {
         is_below && meta.kind == Kind::Put && !plant::is(Plant::LeftoversKept)
     }
 
-    /// Looks at `limit` records at most and forgets those that are void; false when it has seen
+    /// Looks at `limit` records at most, dead ones too, and forgets those that are void; false when it has seen
     /// all of them.
     pub fn forget_leftovers(&mut self, cursor: &mut Cursor, limit: usize) -> bool {
-        for _ in 0..limit {
-            let Some(record) = self.walk(cursor) else {
-                return false;
+        let mut looks = limit;
+        loop {
+            let meta = match self.walk_some(cursor, &mut looks) {
+                Step::Record(record) => record.meta,
+                Step::Later => return true,
+                Step::End => return false,
             };
-            let meta = record.meta;
             if self.is_leftover(&meta) {
                 self.forget(meta.id);
             }
         }
-        true
     }
 
     /// The newest version held of a call, or its tombstone, if it is not void.

@@ -1,9 +1,9 @@
 //! Having what this node should hold, and no more: what it asks the others for, what it drops.
 
-use replication::Standing;
 use replication::view::KMIN_FULL;
+use replication::{ReplicationEvent, Standing};
 
-use super::{ClusterStore, SCANNED_A_TURN};
+use super::{ClusterStore, LOOKED_A_TURN};
 
 /// Whether more is held than this node should.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,10 +23,22 @@ impl ClusterStore {
 
     pub(super) fn forget_leftovers(&mut self) {
         if let Some(cursor) = &mut self.leftovers
-            && !self.ring.forget_leftovers(cursor, SCANNED_A_TURN)
+            && !self.ring.forget_leftovers(cursor, LOOKED_A_TURN)
         {
             self.leftovers = None;
         }
+    }
+
+    // What a peer has filled this node with ends with what it no longer knows.
+    pub(super) fn forget_what_peers_forgot(&mut self) {
+        let (board, shard) = (&self.board, self.config.shard);
+        let (now, ring) = (self.now, &mut self.ring);
+        self.replicator
+            .forget_some(now, ring, LOOKED_A_TURN, &mut |event| {
+                if let ReplicationEvent::Synced { peer, view } = event {
+                    board.note_synced(shard, peer, view);
+                }
+            });
     }
 
     pub(super) fn ask_to_be_filled(&mut self) -> u32 {

@@ -6,9 +6,9 @@
 
 use std::collections::VecDeque;
 
-use replication::{CallId, Cursor, Kind, Standing, Version};
+use replication::{CallId, Cursor, Kind, Standing, Step, Version};
 
-use super::{ClusterStore, SCANNED_A_TURN};
+use super::{ClusterStore, LOOKED_A_TURN, SCANNED_A_TURN};
 use crate::store::StoreEvent;
 
 /// Calls on their way from one living node to another.
@@ -100,12 +100,15 @@ impl ClusterStore {
         let Some(mut cursor) = self.gifts.seek.take() else {
             return;
         };
+        let mut looks = LOOKED_A_TURN;
         for _ in 0..SCANNED_A_TURN {
             if !self.gifts.has_room() {
                 break; // what lies behind is found when these are taken
             }
-            let Some(record) = self.ring.walk(&mut cursor) else {
-                return;
+            let record = match self.ring.walk_some(&mut cursor, &mut looks) {
+                Step::Record(record) => record,
+                Step::Later => break,
+                Step::End => return,
             };
             let (meta, own) = (record.meta, self.config.node);
             if meta.kind == Kind::Put && meta.owner != own && meta.heir() == Some(own) {

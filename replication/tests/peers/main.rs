@@ -1,5 +1,8 @@
 //! Replication between real rings over a network that loses, doubles, delays and reorders.
 
+mod forgetting;
+mod resending;
+
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use replication::frame::{DATAGRAM_BYTES_MAX, HEAD};
@@ -44,7 +47,7 @@ impl Node {
             young_bytes: 256 << 10,
             old_bytes: 1 << 20,
             payload_bytes_max: 8000,
-            calls_max: 5000,
+            calls_max: 8000,
             ..RingConfig::default()
         };
         let map = |bytes: u64| Map::heap(SUPERBLOCK + bytes as usize);
@@ -93,6 +96,18 @@ struct World {
     wire: Vec<(u16, u16, Vec<u8>)>,
     /// A node that is alive and does not know yet whether it has all its calls.
     waits: Option<u16>,
+    /// What one turn of a node's loop takes at least, if it has more to do at once.
+    turn: u64,
+    /// Records that one turn looks at to forget some.
+    looked_at: usize,
+    /// Least time from node to node.
+    way: u64,
+    /// What is lost is lost, but nothing is doubled or straggles.
+    only_loses: bool,
+    /// When a datagram was lost.
+    lost: BTreeSet<u64>,
+    /// When a node first held a version of another's call.
+    stored: BTreeMap<(u16, CallId, Version), u64>,
 }
 
 impl World {
@@ -124,6 +139,12 @@ impl World {
             synced: Vec::new(),
             wire: Vec::new(),
             waits: None,
+            turn: 1,
+            looked_at: 8,
+            way: 100_000,
+            only_loses: false,
+            lost: BTreeSet::new(),
+            stored: BTreeMap::new(),
         };
         world.enter_view();
         world
@@ -200,7 +221,7 @@ impl World {
                 .unwrap_or(end);
             self.now = next
                 .clamp(self.now, end)
-                .max(self.now + u64::from(next <= self.now));
+                .max(self.now + if next <= self.now { self.turn } else { 0 });
             while self
                 .flying
                 .peek()
@@ -219,18 +240,28 @@ impl World {
             if !node.up {
                 continue;
             }
+            let synced = &mut self.synced;
+            let (ring, looked_at) = (&mut node.ring, self.looked_at);
+            node.replicator
+                .forget_some(self.now, ring, looked_at, &mut |event| {
+                    if let ReplicationEvent::Synced { peer, view } = event {
+                        synced.push((from as u16, peer, view));
+                    }
+                });
             while let Some((to, len)) = node.replicator.poll(self.now, &node.ring, &mut buffer) {
                 assert!(len <= 1472, "no datagram is longer than the path takes");
                 let packet = buffer[..len].to_vec();
                 if self.wire.len() < 5000 {
                     self.wire.push((from as u16, to, packet.clone()));
                 }
-                let copies = 1 + u64::from(self.draw.below(100) < self.loss);
+                let odd = if self.only_loses { 0 } else { self.loss };
+                let copies = 1 + u64::from(self.draw.below(100) < odd);
                 for _ in 0..copies {
                     if self.draw.below(100) < self.loss || self.cut.contains(&(from as u16, to)) {
+                        self.lost.insert(self.now);
                         continue;
                     }
-                    let straggles = self.draw.below(100) < self.loss;
+                    let straggles = self.draw.below(100) < odd;
                     let jitter = if straggles {
                         self.draw.below(20 * MS)
                     } else {
@@ -238,7 +269,7 @@ impl World {
                     };
                     let taken = self.taken.entry(to).or_default();
                     *taken = (*taken).max(self.now) + self.narrow;
-                    let at = *taken + 100_000 + self.draw.below(100_000) + jitter;
+                    let at = *taken + self.way + self.draw.below(100_000) + jitter;
                     self.sent += 1;
                     self.flying
                         .push((-(at as i64), -self.sent, from as u16, to, packet.clone()));
@@ -253,10 +284,13 @@ impl World {
             return;
         }
         let (released, synced) = (self.released.entry(to).or_default(), &mut self.synced);
+        let (now, stored) = (self.now, &mut self.stored);
         let mut on = |event| match event {
             ReplicationEvent::Released(id, version) => drop(released.insert((id, version))),
             ReplicationEvent::Synced { peer, view } => synced.push((to, peer, view)),
-            ReplicationEvent::Stored(..) => {}
+            ReplicationEvent::Stored(id, version) => {
+                stored.entry((to, id, version)).or_insert(now);
+            }
         };
         let ring = &mut node.ring;
         let _ = node
