@@ -25,9 +25,10 @@
 //! * when one at least four higher is acked and a smoothed round trip and its deviation have passed
 //!   since it was sent: what is lost, and followed by others, goes again within two round trips;
 //! * when nothing told of it for 2 round trips + 4 deviations (at first 20 ms, 2 to 500 ms), twice as
-//!   long for each time it was sent, and for each such time since an ack of what was sent but once;
-//! * once the peer says that it has no room, or has yet to forget what a catch-up did not bring: then
-//!   under another number, behind the rest, and the old one is skipped (`put_off_refused`).
+//!   long for each time it was sent, or for each such time since an ack of what was sent but once;
+//! * once the peer says that it cannot take it, for it has no room, has yet to forget what a catch-up
+//!   did not bring, or holds another content of that version: then under another number, behind the
+//!   rest, and the old one is skipped (`put_off_refused`).
 //!
 //! What goes is the newest version, in the place of the old one. With 5 % of datagrams lost and 1 ms
 //! from node to node a lost version is sent again after 3.1 ms in the median and 4.9 ms for 95 % if
@@ -543,7 +544,10 @@ impl Link {
                 !usurped
             }
             Ok(Applied::Conflict) => {
+                // Never acked, for it is not held. But its sender must go on with the rest: what
+                // waits for it waits for the call's next version.
                 self.counters.entries_conflicting += 1;
+                self.incoming.refused = true;
                 false
             }
             Err(_) => {

@@ -33,9 +33,10 @@ impl Congestion {
         self.window
     }
 
-    /// A time to wait for an ack, with what was learned.
-    pub(super) const fn patience(&self, time: u64) -> u64 {
-        time << self.backoff
+    /// A time to wait for the ack of what was sent again so many `times`, with what was learned:
+    /// doubled for each of these, or of those since an ack came in time, whichever are more.
+    pub(super) fn patience(&self, time: u64, times: u32) -> u64 {
+        time << self.backoff.max(times)
     }
 
     /// Bytes were acked while so many, these included, were in flight. A window that is not used

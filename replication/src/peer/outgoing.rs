@@ -129,8 +129,9 @@ impl Outgoing {
         } else {
             2 * self.srtt + 4 * self.rttvar
         };
-        let patience = measured.clamp(RTO_MIN_NS, RTO_MAX_NS) << tries.saturating_sub(1).min(6);
-        self.congestion.patience(patience).min(RTO_MAX_NS)
+        let times = u32::from(tries.saturating_sub(1)).min(6);
+        let patience = measured.clamp(RTO_MIN_NS, RTO_MAX_NS);
+        self.congestion.patience(patience, times).min(RTO_MAX_NS)
     }
 
     pub(super) fn collect_overdue(&mut self, now: u64, counters: &mut LinkCounters) {

@@ -195,7 +195,7 @@ fn a_new_catch_up_begins_it_anew() {
                 world.run(50_000);
             }
             traffic(&mut world, 0, &mut ids, 3, Mode::Async);
-            world.run(20 * MS);
+            world.run(100 * MS);
         }
         world.settle();
         assert_eq!(stale_held(&world), 0, "seed={seed}");

@@ -1,5 +1,6 @@
 //! Replication between real rings over a network that loses, doubles, delays and reorders.
 
+mod conflicts;
 mod forgetting;
 mod resending;
 
