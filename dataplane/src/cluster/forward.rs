@@ -266,9 +266,10 @@ pub fn claimed_keys(bytes: &[u8]) -> impl Iterator<Item = u64> + '_ {
 const INWARD: u8 = 1;
 const OUTWARD: u8 = 2;
 const CLAIMS: u8 = 3;
-/// How often a datagram is passed on at most: to the owner as the receiver knows it, and from
-/// there to the one it has become.
-pub const HOPS: u8 = 2;
+/// How often a datagram is passed on at most. Who knows nothing of its call passes it to where the
+/// call began; that one, if it has lost its memory since, to the first of the members, which is a
+/// place of the call; and this one to the owner.
+pub const HOPS: u8 = 3;
 /// A request is not repeated longer than 64*T1.
 const CLAIM_MS: u64 = 32_000;
 /// Claims kept: 32 s of 4,000 requests a second.
