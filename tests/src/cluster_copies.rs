@@ -381,13 +381,13 @@ impl World {
         let Some(shard) = &self.seats[place].shard else {
             return;
         };
-        let wall = self.now_of(node).wall;
+        let now = self.now_of(node).steady;
         for call in shard.b2bua().calls() {
             let state = &call.state;
             let due = state.charging.next_deadline().filter(|_| call.stored);
             seen.looked[1] += u64::from(due.is_some());
             if let Some(late) = due
-                .map(|due| wall.ms_since(due))
+                .map(|due| now.ms_since(due))
                 .filter(|&ms| ms > OVERDUE_MS)
             {
                 let id = state.id;

@@ -304,6 +304,7 @@ impl World {
             Sabotage::Rule(plant) => Some(plant),
             _ => None,
         });
+        let base = quanta::Instant::now();
         let mut world = Self {
             now: 0,
             phones: Vec::new(),
@@ -316,13 +317,13 @@ impl World {
             cdf_troubled: false,
             cdf_refused: false,
             net: setup.net,
-            base: quanta::Instant::now(),
+            base,
             rng: SplitMix64::new(setup.seed),
             queue: BTreeMap::new(),
             order: 0,
             by_address: BTreeMap::new(),
             seats: (0..setup.shards * members).map(|_| seat()).collect(),
-            nodes: NodeState::all(&setup),
+            nodes: NodeState::all(&setup, base),
             cut: Default::default(),
             lost_at: None,
             clocks_at: 0,

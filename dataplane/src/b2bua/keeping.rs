@@ -46,7 +46,7 @@ impl B2bua {
         let id = state.id;
         self.ctf.adopt(env.now, &mut state.charging, spread_ms);
         state.open.retain(|invite| {
-            let age_ms = env.now.wall.0.saturating_sub(invite.since.0);
+            let age_ms = env.now.steady.ms_since(invite.since);
             !invite.is_answered() || age_ms <= ANSWER_KEPT_MS
         });
         if state.phase == Phase::Answered && state.open_invite(Side::Originating).is_none() {

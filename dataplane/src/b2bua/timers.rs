@@ -63,10 +63,7 @@ impl B2bua {
         let call = &self.calls[key];
         let longest = self.config.sip.max_call_duration_s * 1_000;
         if longest > 0 && call.timers[DURATION].is_none() && call.is_up() {
-            let age = env
-                .now
-                .wall
-                .ms_since(call.state.answered.unwrap_or(env.now.wall));
+            let age = env.now.steady.ms_since(call.state.up_since);
             let delay = longest.saturating_sub(age);
             let timer = env.arm(delay, TimerKey::Call(key, CallTimer::MaxDuration));
             self.calls[key].timers[DURATION] = Some(timer);
@@ -84,7 +81,7 @@ impl B2bua {
             return;
         }
         let due = call.state.legs[side.index()].session.due();
-        let refresh = due.map(|due| due.ms_since(env.now.wall));
+        let refresh = due.map(|due| due.ms_since(env.now.steady));
         let delay = refresh.or_else(|| {
             let due = self.probe_due(key, side)?;
             Some(self.probe_delay(env, due))
@@ -108,7 +105,7 @@ impl B2bua {
         }
         let expired = session
             .expiry()
-            .is_some_and(|expiry| expiry <= env.now.wall);
+            .is_some_and(|expiry| expiry <= env.now.steady);
         if expired {
             env.counters.call_session_expired += 1;
             self.end_call(env, key, CauseCode(408));
@@ -116,7 +113,7 @@ impl B2bua {
             // A session that nobody is able to refresh must not end for it.
             let session = &mut self.calls[key].state.legs[side.index()].session;
             (session.expires_s, session.refresher) = (0, None);
-            session.refreshed = env.now.wall;
+            session.refreshed = env.now.steady;
             self.arm_session(env, key, side);
             self.touch(key);
         } else if session.refresher == Some(Refresher::Us) {
@@ -124,7 +121,7 @@ impl B2bua {
             // If the refresh comes to nothing, the expiry ends the call.
             let left = session
                 .expiry()
-                .map_or(0, |expiry| expiry.ms_since(env.now.wall));
+                .map_or(0, |expiry| expiry.ms_since(env.now.steady));
             let left = if sent {
                 left
             } else {
@@ -217,7 +214,7 @@ impl B2bua {
             let state = &mut self.calls[user.call].state;
             let leg = &mut state.legs[user.side.index()];
             leg.refresh_target(&mut state.texts, response, origin.from);
-            leg.session = session_timer::from_answer(leg.session, response, env.now.wall);
+            leg.session = session_timer::from_answer(leg.session, response, env.now.steady);
             self.arm_session(env, user.call, user.side);
             self.touch(user.call);
         } else if status == 481 || status == 408 {
@@ -233,7 +230,7 @@ impl B2bua {
         let slot = SESSION + user.side.index();
         let call = &mut self.calls[user.call];
         let expiry = call.state.legs[user.side.index()].session.expiry();
-        let left = expiry.map_or(0, |expiry| expiry.ms_since(env.now.wall));
+        let left = expiry.map_or(0, |expiry| expiry.ms_since(env.now.steady));
         if let Some(old) = call.timers[slot].take() {
             env.wheel.cancel(old);
         }
@@ -274,7 +271,7 @@ impl B2bua {
         }
         call.charging_due = due;
         if let Some(due) = due {
-            let delay = due.ms_since(env.now.wall);
+            let delay = due.ms_since(env.now.steady);
             let timer = env.arm(delay, TimerKey::Call(key, CallTimer::Charging));
             call.timers[CHARGING] = Some(timer);
         }

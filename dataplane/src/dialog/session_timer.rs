@@ -22,7 +22,7 @@ pub struct SessionTimer {
     pub expires_s: u32,
     /// Who refreshes.
     pub refresher: Option<Refresher>,
-    /// Last refresh (or the 2xx that opened the session).
+    /// Last refresh (or the 2xx that opened the session), steady time.
     pub refreshed: UnixMillis,
 }
 
