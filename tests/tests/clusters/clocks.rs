@@ -1,5 +1,6 @@
-//! Wall clocks that step while calls with session timers are up. What a node has to do in time it
-//! does by its steady clock: no healthy call ends, no refresh and no interim record is left out.
+//! Wall clocks that step, or are wrong from the start, while calls with session timers are up. What
+//! a node has to do in time it does by its steady clock, and what another one wrote of that it
+//! believes within bounds: no healthy call ends, no refresh and no interim record is left out.
 
 use charging::state::RecordType;
 use replication::Mode;
@@ -96,7 +97,25 @@ fn a_clock_that_stepped_does_not_end_what_its_node_adopts() {
     }
 }
 
+// Its steady clock is as wrong as its wall clock was at the start: calls change hands from such a
+// node to others, and from them to it.
+#[test]
+fn nodes_whose_clocks_differ_adopt_from_each_other() {
+    for step in [30_000, -30_000, 60_000, -60_000, 3_600_000, -3_600_000] {
+        let what = [
+            (500, Misfortune::Clock(1, Clock::Stepped(step))),
+            (1_000, Misfortune::Crash(1, 200)),
+            (50_000, Misfortune::Loss(1, 2_000)),
+            (100_000, Misfortune::Loss(0, 2_000)),
+            (150_000, Misfortune::Loss(2, 2_000)),
+        ];
+        assert_well(&what, ADOPTED_THRICE);
+    }
+}
+
 const CALLS: u64 = 30;
 const TALK_MS: u64 = 200_000;
 /// One each 8.5 to 10 s, and one for each refresh of the caller's.
 const UNDISTURBED: std::ops::RangeInclusive<usize> = 23..=27;
+/// Whoever adopts a call by another clock makes an interim too soon or too late by an interval.
+const ADOPTED_THRICE: std::ops::RangeInclusive<usize> = 20..=30;
