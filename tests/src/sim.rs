@@ -262,8 +262,6 @@ pub struct World {
     cut: std::collections::BTreeSet<(u16, u16)>,
     /// When a node last lost its memory.
     pub lost_at: Option<u64>,
-    /// When a node's clocks last took another turn.
-    pub(crate) clocks_at: u64,
     /// When the cluster was last disturbed.
     pub troubled_at: u64,
     /// From when until when something befell nodes; what is not over ends never.
@@ -326,7 +324,6 @@ impl World {
             nodes: NodeState::all(&setup, base),
             cut: Default::default(),
             lost_at: None,
-            clocks_at: 0,
             troubled_at: 0,
             troubled: Vec::new(),
             troubles: 0,

@@ -198,9 +198,6 @@ impl World {
     pub(super) fn set_clock(&mut self, node: u16, clock: Clock) {
         let now = self.now;
         if let Some(state) = self.nodes.get_mut(usize::from(node)) {
-            if state.clock != clock {
-                self.clocks_at = now;
-            }
             state.turned = (now, state.local_ms(now));
             state.clock = clock;
         }
