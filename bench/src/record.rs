@@ -15,6 +15,7 @@ pub fn started() -> ChargingState {
         // the machine's load decides, and that would be counted.
         instant: quanta::Clock::mock().0.now(),
         wall: UnixMillis(1_700_000_000_000),
+        steady: UnixMillis(1_700_000_000_000),
     };
     let config = CtfConfig {
         origin_host: "shard0.node1.example".to_owned(),

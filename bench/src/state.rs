@@ -145,6 +145,7 @@ pub fn confirmed() -> Vec<u8> {
         // A mock, as in `record::started`.
         instant: quanta::Clock::mock().0.now(),
         wall: UnixMillis(1_700_000_000_000),
+        steady: UnixMillis(1_700_000_000_000),
     };
     let kept = Kept::default();
     let mut shard = shard(now, kept.clone());

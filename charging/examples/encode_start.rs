@@ -76,6 +76,7 @@ fn main() {
     let now = Now {
         instant: quanta::Instant::now(),
         wall: UnixMillis(1_700_000_000_000),
+        steady: UnixMillis(1_700_000_000_000),
     };
     let config = CtfConfig {
         origin_host: "shard0.node1.example".to_owned(),

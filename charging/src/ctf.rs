@@ -150,25 +150,25 @@ impl Ctf {
         let Some(session) = state.accounting.as_mut() else {
             return Verdict::GoOn;
         };
-        let held = session.held_stop.take_if(|(_, until)| *until <= now.wall);
+        let held = session.held_stop.take_if(|(_, until)| *until <= now.steady);
         if let Some((record, _)) = held {
             self.release_stop(session, record);
         }
         if session
             .interim_due
-            .take_if(|due| *due <= now.wall)
+            .take_if(|due| *due <= now.steady)
             .is_some()
         {
             // The next period starts where this one ended, unless that lies long back: after an
             // outage one INTERIM catches up, not one for each period missed.
-            session.interim_base = now.wall;
+            session.interim_base = now.steady;
             let method = std::mem::take(&mut session.method);
             self.make(now, session, RecordType::Interim, |writer| {
                 // TS 32.260 Table 6.3.2.1 note 3: no Time-Stamps without a SIP message.
                 ims::event_type(writer, &method, b"", None);
             });
             session.method = method;
-            self.plan_interim(now.wall, session);
+            self.plan_interim(now.steady, session);
         }
         Verdict::GoOn
     }
@@ -204,7 +204,7 @@ impl Ctf {
         if event == ClientEvent::Success {
             self.counters.acr_delivered += 1;
             if session.instruct(record_type, answer.interim_interval_s) {
-                self.plan_interim(now.wall, session);
+                self.plan_interim(now.steady, session);
             }
         } else if record_type == RecordType::Start {
             // A CDF that refused the START instructed nothing.
@@ -246,7 +246,7 @@ impl Ctf {
         if was_start && action == ClientAction::Store {
             // Nobody instructs this session before the backlog drains: our own proposal holds.
             session.interim_interval_s = self.class(session).proposed_interim_interval_s;
-            self.plan_interim(now.wall, session);
+            self.plan_interim(now.steady, session);
         }
         let verdict = self.conclude(now, session, action);
         if action == ClientAction::Store {
@@ -258,7 +258,8 @@ impl Ctf {
     }
 
     /// This node goes on with a call of another: the pending record is sent again with the T
-    /// flag, an overdue INTERIM is spread over the next `spread_ms`.
+    /// flag, an overdue INTERIM is spread over the next `spread_ms`. The clock of who set the
+    /// deadlines may have been another one: none is believed to be further ahead than it can be.
     pub fn adopt(&mut self, now: Now, state: &mut ChargingState, spread_ms: u64) {
         let Some(session) = state.accounting.as_mut() else {
             return;
@@ -268,9 +269,25 @@ impl Ctf {
             pending.in_flight = false;
             pending.possibly_sent = true;
         }
-        if session.interim_due.is_some_and(|due| due <= now.wall) {
-            let wait = self.random.between(0, spread_ms);
-            session.interim_due = Some(now.wall.plus_ms(wait));
+        let hold_ms = self.class(session).stop_hold_ms;
+        if let Some((_, until)) = session.held_stop.as_mut() {
+            *until = (*until).min(now.steady.plus_ms(hold_ms));
+        }
+        let interval_ms = u64::from(session.interim_interval_s) * 1_000;
+        session.interim_base = session
+            .interim_base
+            .clamp(now.steady.minus_ms(interval_ms), now.steady);
+        if let Some(due) = session.interim_due {
+            session.interim_due = Some(if due <= now.steady {
+                let wait = self.random.between(0, spread_ms);
+                now.steady.plus_ms(wait)
+            } else if due.ms_since(now.steady) > interval_ms {
+                // At most what `plan_interim` draws from the start of a period that is now.
+                let wait = self.random.between(interval_ms * 85 / 100, interval_ms);
+                now.steady.plus_ms(wait)
+            } else {
+                due
+            });
         }
     }
 

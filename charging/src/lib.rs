@@ -29,7 +29,8 @@
 //! use charging::config::{ChargingClass, CtfConfig};
 //! use charging::{CalledSide, ChargingState, Ctf, Now, SessionFacts, Trigger, UnixMillis};
 //!
-//! let now = Now { instant: quanta::Instant::recent(), wall: UnixMillis(1_700_000_000_000) };
+//! let wall = UnixMillis(1_700_000_000_000);
+//! let now = Now { instant: quanta::Instant::recent(), wall, steady: wall };
 //! let mut ctf = Ctf::new(
 //!     CtfConfig {
 //!         origin_host: "shard0.node1.example".to_owned(),
@@ -75,5 +76,5 @@ pub mod trigger;
 pub use ctf::{Ctf, CtfCounters, FailureAction, Storage};
 pub use diameter::routing::{AnswerSummary, Router, Tag};
 pub use state::ChargingState;
-pub use time::{Now, UnixMillis};
+pub use time::{Now, Steady, UnixMillis};
 pub use trigger::{CalledSide, CauseCode, SessionFacts, Trigger, Verdict};

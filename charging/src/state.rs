@@ -32,15 +32,15 @@ pub struct AccountingSession {
     pub(crate) next_number: u32,
     /// Instructed interval, seconds; 0 for none.
     pub(crate) interim_interval_s: u32,
-    /// Start of the present period.
+    /// Start of the present period, steady time.
     pub(crate) interim_base: UnixMillis,
-    /// When the next periodic INTERIM is produced.
+    /// When the next periodic INTERIM is produced, steady time.
     pub(crate) interim_due: Option<UnixMillis>,
     /// The one record that is, or is about to be, on the wire.
     pub(crate) pending: Option<Record>,
     /// Records behind it: at most one INTERIM and one STOP.
     pub(crate) waiting: Vec<Record>,
-    /// A STOP that waits for the answer to the BYE, and until when.
+    /// A STOP that waits for the answer to the BYE, and until when in steady time.
     pub(crate) held_stop: Option<(Record, UnixMillis)>,
     /// What only the first record needs; gone once it is made.
     pub(crate) opening: Option<Box<Opening>>,
@@ -251,7 +251,7 @@ impl ChargingState {
         self.accounting.as_ref().map(|session| session.class)
     }
 
-    /// When [`crate::ctf::Ctf::on_deadline`] is due.
+    /// When [`crate::ctf::Ctf::on_deadline`] is due, in steady time.
     #[must_use]
     pub fn next_deadline(&self) -> Option<UnixMillis> {
         self.accounting.as_ref()?.next_deadline()

@@ -127,7 +127,7 @@ fn a_record_is_sent_and_acknowledged_without_allocating() {
     for round in 0..50 {
         let made = allocations(|| {
             let due = state.next_deadline().expect("interims are on");
-            let later = charging::Now { wall: due, ..now };
+            let later = charging::Now { steady: due, ..now };
             ctf.on_deadline(later, &mut state);
             encode_pending(&state, &mut buffer);
             state.on_sent();

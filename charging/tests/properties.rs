@@ -98,6 +98,7 @@ impl Call {
         let now = Now {
             instant: Instant::recent(),
             wall: UnixMillis(1_700_000_000_000),
+            steady: UnixMillis(1_700_000_000_000),
         };
         Self {
             ctf: Ctf::new(ctf_config(class), now),
@@ -121,12 +122,17 @@ impl Call {
         });
     }
 
+    fn pass(&mut self, ms: u64) {
+        self.now.wall = self.now.wall.plus_ms(ms);
+        self.now.steady = self.now.steady.plus_ms(ms);
+    }
+
     fn trigger(&mut self, trigger: &Trigger<'_>) {
         self.ctf.on_trigger(self.now, &mut self.state, trigger);
     }
 
     fn step(&mut self, step: Step) {
-        self.now.wall = self.now.wall.plus_ms(1_700);
+        self.pass(1_700);
         let time = self.now.wall;
         let sdp = [Sdp::new(SDP, SdpType::Offer)];
         match step {
@@ -216,7 +222,7 @@ impl Call {
 
     fn deadline(&mut self) {
         if let Some(due) = self.state.next_deadline() {
-            self.now.wall = self.now.wall.max(due);
+            self.pass(due.ms_since(self.now.steady));
             self.ctf.on_deadline(self.now, &mut self.state);
         }
     }

@@ -272,8 +272,7 @@ impl World {
                 self.look_for_stale(place, &mut copies, &mut wrong);
             }
             self.look_for_orphans(place, &mut copies, &mut wrong);
-            // A wall clock that stepped took the deadlines with it.
-            if self.now > since.max(self.clocks_at + CLOCKS_MS) + OVERDUE_MS {
+            if self.now > since + OVERDUE_MS {
                 self.look_for_overdue(place, &mut copies, &mut wrong);
             }
         }
@@ -381,13 +380,13 @@ impl World {
         let Some(shard) = &self.seats[place].shard else {
             return;
         };
-        let wall = self.now_of(node).wall;
+        let now = self.now_of(node).steady;
         for call in shard.b2bua().calls() {
             let state = &call.state;
             let due = state.charging.next_deadline().filter(|_| call.stored);
             seen.looked[1] += u64::from(due.is_some());
             if let Some(late) = due
-                .map(|due| wall.ms_since(due))
+                .map(|due| now.ms_since(due))
                 .filter(|&ms| ms > OVERDUE_MS)
             {
                 let id = state.id;
@@ -412,8 +411,5 @@ const STALE_MS: u64 = 10_000;
 const ORPHANED_MS: u64 = 2_000;
 /// The same where as many members are missing as there are copies, who are waited for.
 const ORPHANED_BEYOND_MS: u64 = 7_500;
-/// The longest interim interval that is drawn: after that time no deadline is left that was set
-/// by a clock that was wrong.
-const CLOCKS_MS: u64 = 30_000;
 /// A deadline that was missed meanwhile is met that long after the node may act.
 const OVERDUE_MS: u64 = 2_000;

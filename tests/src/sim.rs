@@ -262,8 +262,6 @@ pub struct World {
     cut: std::collections::BTreeSet<(u16, u16)>,
     /// When a node last lost its memory.
     pub lost_at: Option<u64>,
-    /// When a node's clocks last took another turn.
-    pub(crate) clocks_at: u64,
     /// When the cluster was last disturbed.
     pub troubled_at: u64,
     /// From when until when something befell nodes; what is not over ends never.
@@ -304,6 +302,7 @@ impl World {
             Sabotage::Rule(plant) => Some(plant),
             _ => None,
         });
+        let base = quanta::Instant::now();
         let mut world = Self {
             now: 0,
             phones: Vec::new(),
@@ -316,16 +315,15 @@ impl World {
             cdf_troubled: false,
             cdf_refused: false,
             net: setup.net,
-            base: quanta::Instant::now(),
+            base,
             rng: SplitMix64::new(setup.seed),
             queue: BTreeMap::new(),
             order: 0,
             by_address: BTreeMap::new(),
             seats: (0..setup.shards * members).map(|_| seat()).collect(),
-            nodes: NodeState::all(&setup),
+            nodes: NodeState::all(&setup, base),
             cut: Default::default(),
             lost_at: None,
-            clocks_at: 0,
             troubled_at: 0,
             troubled: Vec::new(),
             troubles: 0,

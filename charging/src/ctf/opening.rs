@@ -229,7 +229,7 @@ impl Ctf {
             method,
             next_number: 0,
             interim_interval_s: 0,
-            interim_base: request_time,
+            interim_base: UnixMillis::default(),
             interim_due: None,
             pending: None,
             waiting: Vec::new(),
@@ -262,7 +262,7 @@ impl Ctf {
         };
         freeze(session, &opening);
         let record_sdp = self.class(session).record_sdp;
-        session.interim_base = now.wall;
+        session.interim_base = now.steady;
         let write = |writer: &mut Writer<'_>| {
             writer.encoded(&opening.content);
             writer.encoded(&opening.nni);

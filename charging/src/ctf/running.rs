@@ -97,7 +97,7 @@ impl Ctf {
             Some(hold_ms) => {
                 let record = self.record(now, session, RecordType::Stop, write);
                 session.interim_due = None;
-                session.held_stop = Some((record, now.wall.plus_ms(hold_ms)));
+                session.held_stop = Some((record, now.steady.plus_ms(hold_ms)));
             }
             None => self.make(now, session, RecordType::Stop, write),
         }
@@ -135,8 +135,8 @@ impl Ctf {
 
     fn after_sip_interim(&mut self, now: Now, session: &mut AccountingSession) {
         if self.class(session).interim_reset_on_sip {
-            session.interim_base = now.wall;
-            self.plan_interim(now.wall, session);
+            session.interim_base = now.steady;
+            self.plan_interim(now.steady, session);
         }
     }
 }

@@ -36,6 +36,8 @@ impl Call {
         let now = Now {
             instant: Instant::recent(),
             wall: UnixMillis(1_609_459_200_000),
+            // Another time: whoever took the one for the other would be found out.
+            steady: UnixMillis(1_234_567_890_000),
         };
         let config = CtfConfig {
             origin_host: "shard0.node1.example".to_owned(),
@@ -59,6 +61,7 @@ impl Call {
 
     fn pass(&mut self, ms: u64) {
         self.now.wall = self.now.wall.plus_ms(ms);
+        self.now.steady = self.now.steady.plus_ms(ms);
     }
 
     fn trigger(&mut self, trigger: &Trigger<'_>) -> Verdict {
@@ -153,7 +156,7 @@ impl Call {
 
     fn deadline(&mut self) {
         let due = self.state.next_deadline().expect("a deadline is armed");
-        self.now.wall = self.now.wall.max(due);
+        self.pass(due.ms_since(self.now.steady));
         self.ctf.on_deadline(self.now, &mut self.state);
     }
 
@@ -341,7 +344,7 @@ fn interims_are_never_later_than_the_interval_and_spread() {
 #[test]
 fn the_first_interval_counts_from_the_start_not_from_its_answer() {
     let mut call = Call::started();
-    let start = call.now.wall;
+    let start = call.now.steady;
     call.pass(50_000);
     call.acknowledge(2001, Some(100));
     assert!(call.state.next_deadline().unwrap().ms_since(start) <= 100_000);
@@ -352,7 +355,11 @@ fn the_latest_interval_counts_and_zero_stops_interims() {
     let mut call = Call::open(100);
     call.deadline();
     call.acknowledge(2001, Some(1_000));
-    let wait = call.state.next_deadline().unwrap().ms_since(call.now.wall);
+    let wait = call
+        .state
+        .next_deadline()
+        .unwrap()
+        .ms_since(call.now.steady);
     assert!((850_000..=1_000_000).contains(&wait));
     call.deadline();
     call.acknowledge(2001, None);
@@ -372,7 +379,7 @@ fn no_interval_in_the_answer_to_start_means_no_interims() {
 #[test]
 fn a_hostile_interval_does_not_overflow() {
     let call = Call::open(u32::MAX);
-    assert!(call.state.next_deadline().unwrap() > call.now.wall);
+    assert!(call.state.next_deadline().unwrap() > call.now.steady);
 }
 
 #[test]
@@ -465,11 +472,54 @@ fn an_overdue_interim_leaves_soon_after_a_takeover() {
     call.pass(150_000);
     call.ctf.adopt(call.now, &mut call.state, 2_000);
     let due = call.state.next_deadline().unwrap();
-    assert!(due >= call.now.wall && due.ms_since(call.now.wall) <= 2_000);
+    assert!(due >= call.now.steady && due.ms_since(call.now.steady) <= 2_000);
     call.deadline();
     assert_eq!(call.due(), Some((RecordType::Interim, 1)));
-    let wait = call.state.next_deadline().unwrap().ms_since(call.now.wall);
+    let wait = call
+        .state
+        .next_deadline()
+        .unwrap()
+        .ms_since(call.now.steady);
     assert!((85_000..=100_000).contains(&wait));
+}
+
+/// A node whose clock is an hour ahead, or an hour behind, set the deadlines.
+#[test]
+fn an_interim_is_due_within_an_interval_whatever_clock_set_it() {
+    for ahead in [-3_600_000, 3_600_000] {
+        let mut call = Call::open(100);
+        let mut adopter = call.now;
+        adopter.steady = UnixMillis(adopter.steady.0.saturating_add_signed(ahead));
+        call.now = adopter;
+        call.ctf.adopt(call.now, &mut call.state, 2_000);
+        let wait = call.state.next_deadline().unwrap().ms_since(adopter.steady);
+        assert!(wait <= if ahead > 0 { 2_000 } else { 100_000 }, "{wait}");
+        // An interval that another record's answer brings counts from a period that is not longer.
+        call.re_invite(200);
+        call.acknowledge(2001, Some(200));
+        let wait = call.state.next_deadline().unwrap().ms_since(adopter.steady);
+        assert!((70_000..=200_000).contains(&wait), "{wait}");
+    }
+}
+
+#[test]
+fn a_wall_clock_that_steps_moves_no_interim() {
+    for step in [-3_600_000, 3_600_000] {
+        let mut call = Call::open(100);
+        let due = call.state.next_deadline().unwrap();
+        call.now.wall = UnixMillis(call.now.wall.0.saturating_add_signed(step));
+        call.ctf.on_deadline(call.now, &mut call.state);
+        assert_eq!(call.due(), None);
+        assert_eq!(call.state.next_deadline(), Some(due));
+        call.deadline();
+        assert_eq!(call.due(), Some((RecordType::Interim, 1)));
+        let wait = call
+            .state
+            .next_deadline()
+            .unwrap()
+            .ms_since(call.now.steady);
+        assert!((85_000..=100_000).contains(&wait));
+    }
 }
 
 #[test]
@@ -701,7 +751,7 @@ fn a_stop_may_wait_for_the_answer_to_the_bye() {
     for answered in [true, false] {
         let mut call = Call::started_with(class.clone());
         call.acknowledge(2001, Some(300));
-        let bye = call.now.wall;
+        let (bye, held) = (call.now.wall, call.now.steady);
         call.end();
         assert_eq!(call.due(), None);
         assert!(!call.state.is_finished());
@@ -712,7 +762,7 @@ fn a_stop_may_wait_for_the_answer_to_the_bye() {
             });
         } else {
             call.deadline();
-            assert_eq!(call.now.wall.ms_since(bye), 32_000);
+            assert_eq!(call.now.steady.ms_since(held), 32_000);
         }
         assert_eq!(call.due(), Some((RecordType::Stop, 1)));
         let acr = call.encoded();

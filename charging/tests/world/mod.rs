@@ -84,6 +84,7 @@ impl World {
         let now = Now {
             instant: Instant::now(),
             wall: UnixMillis(1_700_000_000_000),
+            steady: UnixMillis(1_700_000_000_000),
         };
         let peers = (0..cdfs).map(|n| RoutedPeer {
             address: ([192, 0, 2, n as u8 + 1], 3868).into(),
@@ -162,6 +163,7 @@ impl World {
             let step_ms = step.unwrap_or(left);
             self.now.instant += Duration::from_millis(step_ms);
             self.now.wall = self.now.wall.plus_ms(step_ms);
+            self.now.steady = self.now.steady.plus_ms(step_ms);
             left -= step_ms;
             if step.is_none() {
                 return;
@@ -403,7 +405,7 @@ impl World {
                     .div_ceil(1_000)
             });
         let calls = self.calls.values().filter_map(ChargingState::next_deadline);
-        let calls = calls.map(|at| u128::from(at.ms_since(self.now.wall)));
+        let calls = calls.map(|at| u128::from(at.ms_since(self.now.steady)));
         instants.chain(calls).min().map(|ms| ms as u64)
     }
 
@@ -416,7 +418,11 @@ impl World {
         let due: Vec<u64> = self
             .calls
             .iter()
-            .filter(|(_, state)| state.next_deadline().is_some_and(|at| at <= self.now.wall))
+            .filter(|(_, state)| {
+                state
+                    .next_deadline()
+                    .is_some_and(|at| at <= self.now.steady)
+            })
             .map(|(&call, _)| call)
             .collect();
         for call in due {

@@ -51,10 +51,12 @@ pub struct CallState {
     pub route: u16,
     /// Charging class of the call as it was when the state was stored first.
     pub class: Option<u16>,
-    /// When the request that opened the call arrived.
+    /// When the request that opened the call arrived, by the wall clock.
     pub begun: UnixMillis,
-    /// When it was answered.
+    /// When it was answered, by the wall clock.
     pub answered: Option<UnixMillis>,
+    /// The same in steady time, 1970 before the answer: its age ends the call.
+    pub up_since: UnixMillis,
     /// INVITEs of either leg that are not acknowledged yet, one at most of each.
     pub open: Vec<OpenInvite>,
 }
@@ -78,7 +80,7 @@ pub struct OpenInvite {
     pub client_cseq: u32,
     /// It has no SDP, so the 2xx brings the offer and the ACK the answer.
     pub late_offer: bool,
-    /// When the message came or was sent first.
+    /// When the message came or was sent first, steady time.
     pub since: UnixMillis,
 }
 

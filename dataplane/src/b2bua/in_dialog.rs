@@ -372,8 +372,8 @@ impl B2bua {
         let leg = &mut state.legs[user.side.index()];
         leg.refresh_target(&mut state.texts, response, origin.from);
         if refreshes {
-            leg.session = session_timer::from_answer(leg.session, response, env.now.wall);
-            state.legs[user.side.other().index()].session.refreshed = env.now.wall;
+            leg.session = session_timer::from_answer(leg.session, response, env.now.steady);
+            state.legs[user.side.other().index()].session.refreshed = env.now.steady;
         }
     }
 

@@ -40,13 +40,13 @@ impl B2bua {
         Some((id, stored))
     }
 
-    /// Takes a call up from its state. A record that fell due meanwhile leaves within `spread_ms`
-    /// at random.
+    /// Takes a call up from its state. What fell due meanwhile is done within `spread_ms` at random;
+    /// no deadline in it is believed further than any clock could have set it.
     pub fn resume(&mut self, env: &mut Env, mut state: CallState, spread_ms: u64) {
         let id = state.id;
         self.ctf.adopt(env.now, &mut state.charging, spread_ms);
         state.open.retain(|invite| {
-            let age_ms = env.now.wall.0.saturating_sub(invite.since.0);
+            let age_ms = env.now.steady.ms_since(invite.since);
             !invite.is_answered() || age_ms <= ANSWER_KEPT_MS
         });
         if state.phase == Phase::Answered && state.open_invite(Side::Originating).is_none() {
@@ -65,7 +65,7 @@ impl B2bua {
         call.unanswered = [0, 1].map(|leg| state.legs[leg].remote_cseq);
         call.state = state;
         (call.stored, call.takes_over) = (true, true);
-        self.arm_established(env, key);
+        self.arm_taken_up(env, key, spread_ms);
         self.end_again(env, key);
         self.go_on_with_invites(env, key);
         self.touch(key);

@@ -509,6 +509,7 @@ impl B2bua {
                 class: None,
                 begun: now,
                 answered: None,
+                up_since: UnixMillis::default(),
                 open,
             },
             set_up,

@@ -54,7 +54,7 @@ impl B2bua {
             self.decline_for_now(env, server, leg, request, origin);
             return false;
         }
-        match session_timer::judge_request(self.config.sip.session, request, env.now.wall) {
+        match session_timer::judge_request(self.config.sip.session, request, env.now.steady) {
             Asked::TooSmall => {
                 let mut extra = env.pool.take();
                 let floor = u64::from(self.config.sip.session.min_se_s);

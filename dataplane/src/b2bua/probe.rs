@@ -24,9 +24,9 @@ impl B2bua {
     /// others: those are spread.
     pub(super) fn probe_delay(&self, env: &mut Env, due: UnixMillis) -> u64 {
         let interval_ms = self.config.sip.probe_interval_s * 1_000;
-        match due.ms_since(env.now.wall) {
+        match due.ms_since(env.now.steady) {
             0 => env.rng.below(interval_ms.min(OVERDUE_SPREAD_MS)),
-            // A clock that was set back must not silence the probe.
+            // The clock of who had the call before must not silence the probe.
             delay => delay.min(interval_ms),
         }
     }
@@ -86,7 +86,7 @@ impl B2bua {
         let session = &mut self.calls[key].state.legs[user.side.index()].session;
         // Timers may have been agreed meanwhile; they know better when the session was refreshed.
         if session.expires_s == 0 {
-            session.refreshed = env.now.wall;
+            session.refreshed = env.now.steady;
         }
         self.arm_session(env, key, user.side);
         self.touch(key);

@@ -38,7 +38,7 @@ impl B2bua {
             return env.pool.give(extra);
         }
         let Asked::Agreed(session) =
-            session_timer::judge_request(self.config.sip.session, invite, env.now.wall)
+            session_timer::judge_request(self.config.sip.session, invite, env.now.steady)
         else {
             let mut extra = env.pool.take();
             let floor = u64::from(self.config.sip.session.min_se_s);
@@ -410,13 +410,13 @@ impl B2bua {
         let callee = &mut state.legs[1];
         callee.local_cseq = cseq;
         callee.establish(&mut state.texts, response, origin.from);
-        callee.session = session_timer::from_response(response, env.now.wall);
+        callee.session = session_timer::from_response(response, env.now.steady);
         let shown = call.set_up.fork_tags.get(usize::from(fork)).copied();
         let shown = shown.filter(|shown| state.texts.get(*shown) == tag);
         state.legs[0].local_tag = shown.unwrap_or_else(|| state.texts.add(&tag));
-        state.legs[0].session.refreshed = env.now.wall;
+        state.legs[0].session.refreshed = env.now.steady;
         state.phase = Phase::Answered;
-        state.answered = Some(env.now.wall);
+        (state.answered, state.up_since) = (Some(env.now.wall), env.now.steady);
         let Some(server) = call.set_up.server else {
             return;
         };

@@ -47,7 +47,7 @@ impl B2bua {
             cseq: bridged.cseq,
             client_cseq: bridged.client_cseq,
             late_offer: bridged.late_offer,
-            since: env.now.wall,
+            since: env.now.steady,
         });
     }
 
@@ -74,7 +74,7 @@ impl B2bua {
             cseq: bridged.cseq,
             client_cseq: bridged.client_cseq,
             late_offer: bridged.late_offer,
-            since: env.now.wall,
+            since: env.now.steady,
         });
     }
 

@@ -60,14 +60,38 @@ impl B2bua {
         for side in [Side::Originating, Side::Terminating] {
             self.arm_session(env, key, side);
         }
+        self.arm_duration(env, key, 0);
+    }
+
+    /// The same for a call that another process or node had: what its clock was is not known.
+    pub(super) fn arm_taken_up(&mut self, env: &mut Env, key: CallKey, spread_ms: u64) {
+        let now = env.now.steady;
+        for side in [Side::Originating, Side::Terminating] {
+            let session = &mut self.calls[key].state.legs[side.index()].session;
+            match session.take_up(now, spread_ms, |bound| env.rng.below(bound)) {
+                Some(delay) => self.arm_session_in(env, key, side, delay),
+                None => self.arm_session(env, key, side),
+            }
+        }
+        // By a clock that may be believed it would have been ended long ago, or is not up yet.
+        let longest = self.config.sip.max_call_duration_s * 1_000;
+        let up_since = &mut self.calls[key].state.up_since;
+        if *up_since > now || now.ms_since(*up_since) > 2 * longest {
+            *up_since = now;
+        }
+        self.arm_duration(env, key, spread_ms);
+    }
+
+    // A call that is too old already is ended within `spread_ms`.
+    fn arm_duration(&mut self, env: &mut Env, key: CallKey, spread_ms: u64) {
         let call = &self.calls[key];
         let longest = self.config.sip.max_call_duration_s * 1_000;
         if longest > 0 && call.timers[DURATION].is_none() && call.is_up() {
-            let age = env
-                .now
-                .wall
-                .ms_since(call.state.answered.unwrap_or(env.now.wall));
-            let delay = longest.saturating_sub(age);
+            let age = env.now.steady.ms_since(call.state.up_since);
+            let delay = match longest.saturating_sub(age) {
+                0 => env.rng.below(spread_ms + 1),
+                delay => delay,
+            };
             let timer = env.arm(delay, TimerKey::Call(key, CallTimer::MaxDuration));
             self.calls[key].timers[DURATION] = Some(timer);
         }
@@ -75,23 +99,29 @@ impl B2bua {
 
     /// Arms the session timer of a leg, or the next probe of one without.
     pub(super) fn arm_session(&mut self, env: &mut Env, key: CallKey, side: Side) {
-        let slot = SESSION + side.index();
-        let call = &mut self.calls[key];
-        if let Some(old) = call.timers[slot].take() {
-            env.wheel.cancel(old);
-        }
-        if !call.is_up() {
-            return;
-        }
-        let due = call.state.legs[side.index()].session.due();
-        let refresh = due.map(|due| due.ms_since(env.now.wall));
+        self.cancel_session(env, key, side);
+        let due = self.calls[key].state.legs[side.index()].session.due();
+        let refresh = due.map(|due| due.ms_since(env.now.steady));
         let delay = refresh.or_else(|| {
             let due = self.probe_due(key, side)?;
             Some(self.probe_delay(env, due))
         });
         if let Some(delay) = delay {
+            self.arm_session_in(env, key, side, delay);
+        }
+    }
+
+    fn arm_session_in(&mut self, env: &mut Env, key: CallKey, side: Side, delay: u64) {
+        self.cancel_session(env, key, side);
+        if self.calls[key].is_up() {
             let timer = TimerKey::Call(key, CallTimer::Session(side as u8));
-            self.calls[key].timers[slot] = Some(env.arm(delay, timer));
+            self.calls[key].timers[SESSION + side.index()] = Some(env.arm(delay, timer));
+        }
+    }
+
+    fn cancel_session(&mut self, env: &mut Env, key: CallKey, side: Side) {
+        if let Some(old) = self.calls[key].timers[SESSION + side.index()].take() {
+            env.wheel.cancel(old);
         }
     }
 
@@ -108,7 +138,7 @@ impl B2bua {
         }
         let expired = session
             .expiry()
-            .is_some_and(|expiry| expiry <= env.now.wall);
+            .is_some_and(|expiry| expiry <= env.now.steady);
         if expired {
             env.counters.call_session_expired += 1;
             self.end_call(env, key, CauseCode(408));
@@ -116,7 +146,7 @@ impl B2bua {
             // A session that nobody is able to refresh must not end for it.
             let session = &mut self.calls[key].state.legs[side.index()].session;
             (session.expires_s, session.refresher) = (0, None);
-            session.refreshed = env.now.wall;
+            session.refreshed = env.now.steady;
             self.arm_session(env, key, side);
             self.touch(key);
         } else if session.refresher == Some(Refresher::Us) {
@@ -124,14 +154,13 @@ impl B2bua {
             // If the refresh comes to nothing, the expiry ends the call.
             let left = session
                 .expiry()
-                .map_or(0, |expiry| expiry.ms_since(env.now.wall));
+                .map_or(0, |expiry| expiry.ms_since(env.now.steady));
             let left = if sent {
                 left
             } else {
                 left.min(REFRESH_AGAIN_MS)
             };
-            let timer = TimerKey::Call(key, CallTimer::Session(side as u8));
-            self.calls[key].timers[SESSION + side.index()] = Some(env.arm(left, timer));
+            self.arm_session_in(env, key, side, left);
         } else {
             self.arm_session(env, key, side);
         }
@@ -217,7 +246,7 @@ impl B2bua {
             let state = &mut self.calls[user.call].state;
             let leg = &mut state.legs[user.side.index()];
             leg.refresh_target(&mut state.texts, response, origin.from);
-            leg.session = session_timer::from_answer(leg.session, response, env.now.wall);
+            leg.session = session_timer::from_answer(leg.session, response, env.now.steady);
             self.arm_session(env, user.call, user.side);
             self.touch(user.call);
         } else if status == 481 || status == 408 {
@@ -230,16 +259,11 @@ impl B2bua {
 
     // RFC 3261 14.1: the refresh met an offer of the peer's and is tried again a little later.
     fn refresh_again(&mut self, env: &mut Env, user: User) {
-        let slot = SESSION + user.side.index();
-        let call = &mut self.calls[user.call];
-        let expiry = call.state.legs[user.side.index()].session.expiry();
-        let left = expiry.map_or(0, |expiry| expiry.ms_since(env.now.wall));
-        if let Some(old) = call.timers[slot].take() {
-            env.wheel.cancel(old);
-        }
+        let legs = &self.calls[user.call].state.legs;
+        let expiry = legs[user.side.index()].session.expiry();
+        let left = expiry.map_or(0, |expiry| expiry.ms_since(env.now.steady));
         let delay = left.min(REFRESH_AGAIN_MS + env.rng.below(REFRESH_AGAIN_MS));
-        let timer = TimerKey::Call(user.call, CallTimer::Session(user.side as u8));
-        self.calls[user.call].timers[slot] = Some(env.arm(delay, timer));
+        self.arm_session_in(env, user.call, user.side, delay);
     }
 
     fn on_refresh_unanswered(&mut self, env: &mut Env, user: User) {
@@ -274,7 +298,7 @@ impl B2bua {
         }
         call.charging_due = due;
         if let Some(due) = due {
-            let delay = due.ms_since(env.now.wall);
+            let delay = due.ms_since(env.now.steady);
             let timer = env.arm(delay, TimerKey::Call(key, CallTimer::Charging));
             call.timers[CHARGING] = Some(timer);
         }

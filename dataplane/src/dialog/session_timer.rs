@@ -22,7 +22,7 @@ pub struct SessionTimer {
     pub expires_s: u32,
     /// Who refreshes.
     pub refresher: Option<Refresher>,
-    /// Last refresh (or the 2xx that opened the session).
+    /// Last refresh (or the 2xx that opened the session), steady time.
     pub refreshed: UnixMillis,
 }
 
@@ -167,24 +167,160 @@ impl SessionTimer {
     /// `expires - min(32, expires/3)` seconds if the peer does (RFC 4028 10).
     #[must_use]
     pub fn due(&self) -> Option<UnixMillis> {
-        let interval_ms = u64::from(self.expires_s) * 1_000;
         match self.refresher? {
             _ if self.expires_s == 0 => None,
-            Refresher::Us => Some(self.refreshed.plus_ms(interval_ms / 2)),
-            Refresher::Peer => Some(
-                self.refreshed
-                    .plus_ms(interval_ms - (interval_ms / 3).min(32_000)),
-            ),
+            Refresher::Us => Some(self.refreshed.plus_ms(self.half_ms())),
+            Refresher::Peer => Some(self.refreshed.plus_ms(self.life_ms())),
         }
     }
 
     /// When the session is over whoever should have refreshed it.
     #[must_use]
     pub fn expiry(&self) -> Option<UnixMillis> {
-        let interval_ms = u64::from(self.expires_s) * 1_000;
-        (self.expires_s > 0).then(|| {
-            self.refreshed
-                .plus_ms(interval_ms - (interval_ms / 3).min(32_000))
+        (self.expires_s > 0).then(|| self.refreshed.plus_ms(self.life_ms()))
+    }
+
+    /// Takes over what another process or node kept, and says how many milliseconds from now to act
+    /// for it. The clock that it was kept by may have been any, and nobody may have acted for a
+    /// while. So it ends nothing here and now: what we refresh is refreshed before the peer gives it
+    /// up, and a peer has until after it had to refresh, if it did so last when it had to.
+    ///
+    /// What is overdue is spread over `spread_ms`; `below` draws a number below its argument.
+    pub fn take_up(
+        &mut self,
+        now: UnixMillis,
+        spread_ms: u64,
+        mut below: impl FnMut(u64) -> u64,
+    ) -> Option<u64> {
+        let (half, life) = (self.half_ms(), self.life_ms());
+        let slack = life - half;
+        let age = now.ms_since(self.refreshed);
+        let refresher = self.refresher.filter(|_| self.expires_s > 0)?;
+        if refresher == Refresher::Peer {
+            let fair = half + (slack / 2).min(ANSWER_MS);
+            let left = match life.saturating_sub(age) {
+                left if left >= fair => left,
+                _ => (fair + below(spread_ms + 1)).min(life),
+            };
+            self.refreshed = now.minus_ms(life - left);
+            return Some(left);
+        }
+        self.refreshed = self.refreshed.clamp(now.minus_ms(half), now);
+        Some(match half.saturating_sub(age) {
+            0 => below(spread_ms + 1).min(slack / 2),
+            left if left <= slack => left,
+            // It may have been refreshed as long ago as half the interval.
+            _ => below(slack / 2 + 1),
         })
+    }
+
+    /// Half the interval: whoever refreshes does so then.
+    fn half_ms(&self) -> u64 {
+        u64::from(self.expires_s) * 1_000 / 2
+    }
+
+    /// When the other one gives up (RFC 4028 10).
+    fn life_ms(&self) -> u64 {
+        let interval_ms = u64::from(self.expires_s) * 1_000;
+        interval_ms - (interval_ms / 3).min(ANSWER_MS)
+    }
+}
+
+/// How long a request waits for its answer: 64*T1.
+const ANSWER_MS: u64 = 32_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
+    const SPREAD_MS: u64 = 1_500;
+    const DAY_MS: i64 = 86_400_000;
+
+    // A session that was refreshed so long ago by the clock of who had it.
+    fn taken_up(expires_s: u32, refresher: Refresher, age: i64, drawn: u64) -> (SessionTimer, u64) {
+        let mut session = SessionTimer {
+            expires_s,
+            refresher: Some(refresher),
+            refreshed: UnixMillis(NOW.0.saturating_add_signed(-age)),
+        };
+        let most = |bound: u64| drawn.min(bound - 1);
+        let delay = session.take_up(NOW, SPREAD_MS, most);
+        (session, delay.expect("it is due some time"))
+    }
+
+    #[test]
+    fn by_clocks_that_agree_a_deadline_stays_what_it_was() {
+        // 50 s before the refresh, and 600 s before the peer has to be given up.
+        let (session, delay) = taken_up(1_800, Refresher::Us, 850_000, 0);
+        assert_eq!((session.refreshed, delay), (NOW.minus_ms(850_000), 50_000));
+        let (session, delay) = taken_up(1_800, Refresher::Peer, 768_000, 0);
+        assert_eq!(
+            (session.refreshed, delay),
+            (NOW.minus_ms(768_000), 1_000_000)
+        );
+    }
+
+    // Its true age is at most half the interval, so the peer gives up `life - half` from now.
+    #[test]
+    fn what_we_refresh_is_refreshed_in_time_whatever_the_clock_was() {
+        for expires_s in [0_u32, 1, 2, 90, 600, 1_800, 86_400, u32::MAX] {
+            let (half, interval) = (i64::from(expires_s) * 500, i64::from(expires_s) * 1_000);
+            let ages = [
+                -DAY_MS,
+                -1,
+                0,
+                1,
+                half - 1,
+                half,
+                interval,
+                DAY_MS,
+                i64::MIN + 1,
+            ];
+            for (age, drawn) in ages.into_iter().flat_map(|age| [(age, 0), (age, u64::MAX)]) {
+                if expires_s == 0 {
+                    continue;
+                }
+                let (session, delay) = taken_up(expires_s, Refresher::Us, age, drawn);
+                let slack = session.life_ms() - session.half_ms();
+                assert!(delay <= slack, "{expires_s} {age}: {delay}");
+                let expiry = session.expiry().expect("it has one");
+                assert!(expiry.ms_since(NOW) >= slack, "{expires_s} {age}");
+                assert!(session.refreshed <= NOW, "{expires_s} {age}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_peer_has_until_after_it_had_to_refresh() {
+        for expires_s in [1_u32, 2, 90, 600, 1_800, 86_400, u32::MAX] {
+            let interval = i64::from(expires_s) * 1_000;
+            let ages = [
+                -DAY_MS,
+                -1,
+                0,
+                1,
+                interval / 2,
+                interval,
+                DAY_MS,
+                i64::MIN + 1,
+            ];
+            for (age, drawn) in ages.into_iter().flat_map(|age| [(age, 0), (age, u64::MAX)]) {
+                let (session, left) = taken_up(expires_s, Refresher::Peer, age, drawn);
+                assert!(left >= session.half_ms(), "{expires_s} {age}: {left}");
+                assert!(left <= session.life_ms(), "{expires_s} {age}: {left}");
+                let expiry = session.expiry().expect("it has one");
+                assert_eq!(expiry.ms_since(NOW), left, "{expires_s} {age}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_overdue_is_spread() {
+        for refresher in [Refresher::Us, Refresher::Peer] {
+            let (_, first) = taken_up(1_800, refresher, DAY_MS, 0);
+            let (_, last) = taken_up(1_800, refresher, DAY_MS, u64::MAX);
+            assert_eq!(last - first, SPREAD_MS);
+        }
     }
 }

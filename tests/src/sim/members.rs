@@ -3,11 +3,12 @@
 //! All nodes answer to one address, as behind an anycast route: a datagram of a phone arrives at
 //! any node that is up, mostly the same one.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use charging::time::{Now, UnixMillis};
+use charging::time::{Now, Steady, UnixMillis};
 use dataplane::b2bua::{SCHEMA, SCHEMA_FORMER, read_state};
 use dataplane::cluster::{
     Board, ClusterStore, ClusterStoreParts, Membership, MembershipConfig, ns_of,
@@ -74,6 +75,8 @@ pub(crate) struct NodeState {
     /// It reaches no CDF.
     pub(super) without_cdfs: bool,
     clock: Clock,
+    /// The steady clock of its process.
+    steady: Cell<Steady>,
     /// When the clock took that turn, by the world's time and by its own.
     turned: (u64, u64),
 }
@@ -89,7 +92,7 @@ impl VoteStore for Disk {
 }
 
 impl NodeState {
-    pub(super) fn all(setup: &Setup) -> Vec<Self> {
+    pub(super) fn all(setup: &Setup, base: quanta::Instant) -> Vec<Self> {
         let count = setup.cluster.map_or(0, |cluster| cluster.voters());
         let node = || Self {
             up: false,
@@ -103,6 +106,7 @@ impl NodeState {
             lag_ms: 0,
             without_cdfs: false,
             clock: Clock::True,
+            steady: Cell::new(Steady::new(base, UnixMillis(WALL))),
             turned: (0, 0),
         };
         (0..count).map(|_| node()).collect()
@@ -112,6 +116,17 @@ impl NodeState {
     pub(super) fn lose_disk(&mut self) {
         let incarnation = DISKS_REPLACED + self.life;
         *self.disk.0.lock().expect("one thread") = Durable::replacement(incarnation);
+    }
+
+    // What its clocks say: the monotonic one, in milliseconds of the world, and the wall clock.
+    fn clocks(&self, now: u64) -> (u64, UnixMillis) {
+        let local = self.local_ms(now);
+        let step = match self.clock {
+            Clock::Stepped(ms) => ms,
+            _ => 0,
+        };
+        let wall = (WALL + local).saturating_add_signed(step);
+        (local, UnixMillis(wall))
     }
 
     fn local_ms(&self, now: u64) -> u64 {
@@ -148,15 +163,23 @@ impl World {
     }
 
     pub(crate) fn now_of(&self, node: u16) -> Now {
-        let state = self.nodes.get(usize::from(node));
-        let local = state.map_or(self.now, |state| state.local_ms(self.now));
-        let step = match state.map(|state| state.clock) {
-            Some(Clock::Stepped(ms)) => ms,
-            _ => 0,
+        let Some(state) = self.nodes.get(usize::from(node)) else {
+            let wall = UnixMillis(WALL + self.now);
+            return Now {
+                instant: self.instant(),
+                wall,
+                steady: wall,
+            };
         };
+        let (local, wall) = state.clocks(self.now);
+        let instant = self.base + Duration::from_millis(local);
+        let mut clock = state.steady.get();
+        let steady = clock.read(instant, wall);
+        state.steady.set(clock);
         Now {
-            instant: self.base + Duration::from_millis(local),
-            wall: UnixMillis((WALL + local).saturating_add_signed(step)),
+            instant,
+            wall,
+            steady,
         }
     }
 
@@ -175,9 +198,6 @@ impl World {
     pub(super) fn set_clock(&mut self, node: u16, clock: Clock) {
         let now = self.now;
         if let Some(state) = self.nodes.get_mut(usize::from(node)) {
-            if state.clock != clock {
-                self.clocks_at = now;
-            }
             state.turned = (now, state.local_ms(now));
             state.clock = clock;
         }
@@ -275,6 +295,9 @@ impl World {
         }
         state.up = true;
         state.life += 1;
+        let (local, wall) = state.clocks(self.now);
+        let instant = self.base + Duration::from_millis(local);
+        state.steady.set(Steady::new(instant, wall));
         let kept = !std::mem::take(&mut state.memory_lost);
         if self.setup.sabotage == Sabotage::VoteForgotten {
             let mut disk = state.disk.0.lock().expect("one thread");

@@ -124,6 +124,7 @@ impl Busy {
         self.store.set_now(Now {
             instant: self.start + Duration::from_millis(self.turn),
             wall: UnixMillis(1_700_000_000_000 + self.turn),
+            steady: UnixMillis(1_700_000_000_000 + self.turn),
         });
         let id = self.other.next_id();
         let epoch = self.board.view_number();

@@ -8,6 +8,7 @@
 
 mod absence;
 mod busy;
+mod clocks;
 mod full;
 mod losses;
 mod plants;

@@ -118,3 +118,65 @@ fn a_2xx_that_comes_again_gets_the_ack_that_was_lost() {
     assert_eq!(callee.received, ["INVITE", "BYE"]);
     assert!(!callee.ack_missing);
 }
+
+// Forty calls that are up when the node goes, at 10 s.
+fn overdue(config: &str, down: u64) -> World {
+    let mut world = World::new(Setup {
+        config: config.to_owned(),
+        interim_s: None,
+        ..Setup::default()
+    });
+    for n in 0..CALLS {
+        let caller = Plan {
+            calls_at: Some(1_000 + 20 * n),
+            bye_after: Some(400_000),
+            ..Plan::default()
+        };
+        let callee = Plan {
+            session_s: 90,
+            node_refreshes: true,
+            answer: Some((1_000, 200)),
+            bye_after: Some(500_000),
+            ..Plan::default()
+        };
+        world.add_call(caller, callee);
+    }
+    world.befall(10_000, Misfortune::Restart(down));
+    world.run_until(10_000 + down);
+    world
+}
+
+fn count(world: &World, is_so: impl Fn(&tests::ua::Ledger) -> bool) -> u64 {
+    let phones = world.phones.iter();
+    phones.filter(|phone| is_so(&phone.ledger)).count() as u64
+}
+
+/// The sessions of both phones are over by their timers, but nobody was there to refresh them.
+#[test]
+fn sessions_that_ran_out_meanwhile_are_refreshed_one_after_the_other() {
+    let mut world = overdue("session_expires_s = 90\n", 200_000);
+    let refreshed = |ledger: &tests::ua::Ledger| ledger.received.iter().any(|m| m == "UPDATE");
+    world.run_until(world.now + 100);
+    let soon = count(&world, refreshed);
+    assert!(soon < CALLS / 2, "{soon} at once");
+    world.run_until(world.now + 1_500);
+    assert_eq!(count(&world, refreshed), 2 * CALLS);
+    assert_eq!(count(&world, |ledger| ledger.bye_received.is_some()), 0);
+    world.run_until(450_000);
+    let hung_up = count(&world, |ledger| ledger.bye_sent.is_some());
+    assert_eq!(hung_up, CALLS, "each caller, as planned");
+}
+
+#[test]
+fn calls_that_became_too_old_meanwhile_end_one_after_the_other() {
+    let config = "session_expires_s = 0\nmax_call_duration_s = 60\n";
+    let mut world = overdue(config, 100_000);
+    let ended = |ledger: &tests::ua::Ledger| ledger.bye_received.is_some();
+    world.run_until(world.now + 100);
+    let soon = count(&world, ended);
+    assert!(soon < CALLS / 2, "{soon} at once");
+    world.run_until(world.now + 1_500);
+    assert_eq!(count(&world, ended), 2 * CALLS);
+}
+
+const CALLS: u64 = 40;

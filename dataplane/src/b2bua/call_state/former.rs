@@ -1,5 +1,5 @@
-//! The layout of a call's state before the present one: without the class of a call, and without
-//! the INVITEs that are not acknowledged.
+//! The layout of a call's state before the present one: without the class of a call, without
+//! the INVITEs that are not acknowledged, and with one clock for all that it keeps.
 
 use charging::state::ChargingState;
 use charging::time::UnixMillis;
@@ -48,6 +48,8 @@ impl From<CallState> for super::CallState {
             // A bill knows its class; what has none asks the configuration.
             class: None,
             open: Vec::new(),
+            // The two clocks differ by what the wall clock was stepped since the process began.
+            up_since: state.answered.unwrap_or_default(),
             id: state.id,
             phase: state.phase,
             texts: state.texts,
