@@ -254,6 +254,7 @@ pub struct Views {
     gone_since: u64,
     outbox: VecDeque<(u8, ViewMessage)>,
     outbox_dropped: u64,
+    saves_failed: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -345,6 +346,7 @@ impl Views {
             gone_since: now,
             outbox: VecDeque::with_capacity(OUTBOX_MAX),
             outbox_dropped: 0,
+            saves_failed: 0,
         };
         views.note_self(now);
         Ok(views)
@@ -384,6 +386,7 @@ impl Views {
             return false;
         }
         self.heartbeat_at = now + HEARTBEAT_NS;
+        self.rise_again(store);
         self.note_self(now);
         let heartbeat = self.heartbeat(now);
         self.broadcast(ViewMessage::Heartbeat(heartbeat));
@@ -478,6 +481,12 @@ impl Views {
         self.outbox_dropped
     }
 
+    /// Steps not taken because the disk did not take what they needed.
+    #[must_use]
+    pub fn saves_failed(&self) -> u64 {
+        self.saves_failed
+    }
+
     fn on_register(
         &mut self,
         now: u64,
@@ -504,7 +513,7 @@ impl Views {
                 vote: *register.vote(),
                 ..self.durable()
             };
-            if store.save(&durable).is_err() {
+            if !self.save(&durable, store) {
                 // Not stored, so it did not happen.
                 return false;
             }
@@ -540,31 +549,41 @@ impl Views {
         if own.standing == Standing::Alive && own.incarnation == self.incarnation && !self.kept {
             self.kept = true;
             // Not stored is no harm: the node then says less of itself than is true.
-            let _ = store.save(&self.durable());
+            self.save(&self.durable(), store);
         }
         if self.standing() == Standing::Alive {
             self.drained = 0;
         }
-        if own.standing == Standing::Dead && own.incarnation >= self.incarnation && !self.has_left()
-        {
-            self.rise_again(own.incarnation, store);
-        }
+        self.rise_again(store);
         self.update_synced();
         self.note_self(now);
     }
 
-    /// Told dead: comes back as a new incarnation and joins again (V8).
-    fn rise_again(&mut self, incarnation: u32, store: &mut dyn VoteStore) {
+    /// Told dead: comes back as a new incarnation and joins again (V8). If the disk does not take
+    /// that incarnation, the next `tick` asks it again.
+    fn rise_again(&mut self, store: &mut dyn VoteStore) {
+        let own = self.view.nodes[self.me()];
+        let is_dead = own.standing == Standing::Dead && own.incarnation >= self.incarnation;
+        if !is_dead || self.has_left() {
+            return;
+        }
+        let incarnation = own.incarnation.saturating_add(1);
         let durable = Durable {
-            incarnation: incarnation + 1,
+            incarnation,
             ..self.durable()
         };
-        if store.save(&durable).is_ok() {
-            self.incarnation = incarnation + 1;
+        if self.save(&durable, store) {
+            self.incarnation = incarnation;
             (self.synced, self.settled, self.resumed) = (0, 0, false);
             self.was_lost = !self.kept;
             self.drained = 0;
         }
+    }
+
+    fn save(&mut self, durable: &Durable, store: &mut dyn VoteStore) -> bool {
+        let is_saved = store.save(durable).is_ok();
+        self.saves_failed += u64::from(!is_saved);
+        is_saved
     }
 
     fn durable(&self) -> Durable {
@@ -639,7 +658,7 @@ impl Views {
             vote,
             ..self.durable()
         };
-        if store.save(&durable).is_err() {
+        if !self.save(&durable, store) {
             return false;
         }
         self.register = Register::new(self.config.node, self.config.voters, vote);

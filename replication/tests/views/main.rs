@@ -26,7 +26,7 @@
 //! | V7 gone until settled | `a_node_that_lost_its_memory_...` |
 //! | V7 kmin at a return, and when settled | `a_member_back_...`, `a_view_that_settled_...` |
 //! | V8 joins, is filled, then alive | `a_joining_node_...` |
-//! | V8 rises when told dead | `an_isolated_node_...` |
+//! | V8 rises when told dead, once the disk takes it | `an_isolated_node_...`, `a_disk_that_...` |
 //! | V8 resumes first | `a_node_that_became_alive_...` |
 //! | V8 who may yet learn of its calls makes nobody forget | peers: `a_joiner_that_is_asked_...` |
 //! | V8 what it lost comes back first | `..._waits_for_who_may_have_its_calls_...` |
