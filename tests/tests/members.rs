@@ -20,7 +20,14 @@ fn configuration(dir: &Path, name: &str, id: u8, cores: &str, addresses: &[Strin
     )
 }
 
+// The first start of a node.
 fn start(dir: &Path, command: &str, name: &str, config: &str) -> Running {
+    fs::create_dir_all(dir.join(name)).expect("the directory takes files");
+    fs::write(dir.join(name).join("vote.boot"), []).expect("the directory takes files");
+    start_again(dir, command, name, config)
+}
+
+fn start_again(dir: &Path, command: &str, name: &str, config: &str) -> Running {
     let file = dir.join(format!("{name}.toml"));
     fs::write(&file, config).expect("the directory takes files");
     let mut process = Command::new(ringtoll());
@@ -93,4 +100,37 @@ fn nodes_with_different_numbers_of_shards_say_so() {
         assert!(wait_until(Duration::from_secs(10), said), "{}", log());
         assert!(!log().contains("no version in common"));
     }
+}
+
+#[test]
+fn a_node_without_vote_starts_only_if_its_operator_says_that_it_never_ran() {
+    let dir = tempfile::tempdir().expect("there is room for temporary files");
+    make_keys(&dir.path().join("cluster.key"));
+    let ports = [21_370, 21_380, 21_390].map(|port| format!("127.0.0.1:{port}"));
+    let config = configuration(dir.path(), "n1", 1, "", &ports);
+    let log = || fs::read_to_string(dir.path().join("n1.log")).unwrap_or_default();
+    let is_refused = |what: &str| {
+        let mut process = start_again(dir.path(), "run", "n1", &config);
+        let status = process.wait(Duration::from_secs(20));
+        assert_eq!(
+            status.and_then(|status| status.code()),
+            Some(1),
+            "{}",
+            log()
+        );
+        assert!(log().contains(what), "{}", log());
+    };
+    is_refused("`touch vote.boot`");
+    let mut process = start(dir.path(), "run", "n1", &config);
+    let is_ready = || log().matches("ready").count() == 1;
+    assert!(wait_until(Duration::from_secs(20), is_ready), "{}", log());
+    process.kill();
+    // Said again and again it is not asked any more: there is a vote.
+    let data = dir.path().join("n1");
+    assert!(data.join("vote").exists() && !data.join("vote.boot").exists());
+    fs::remove_file(data.join("vote")).expect("it was there");
+    is_refused("date +%s > vote.replace");
+    fs::write(data.join("vote.boot"), []).expect("the directory takes files");
+    is_refused("its rings are in");
+    assert!(data.join("vote.boot").exists() && !data.join("vote").exists());
 }

@@ -22,6 +22,10 @@ struct Page {
     incompatible: Vec<u16>,
     /// Of these, those that have another number of shards (`node.cores`).
     with_other_shards: Vec<u16>,
+    /// Members that run under an earlier incarnation than they did and are not heard.
+    went_back: Vec<u16>,
+    /// Whether this node votes: its vote was not lost, or is read back.
+    votes: bool,
     datagrams_refused: u64,
     members: Vec<MemberPage>,
     shards: Vec<ShardPage>,
@@ -100,6 +104,8 @@ pub(super) fn page(pages: &Pages) -> (u16, &'static str, String) {
         schema: report.schema,
         incompatible: of(report.incompatible),
         with_other_shards: of(report.with_other_shards),
+        went_back: of(report.went_back),
+        votes: report.has_vote,
         datagrams_refused: report.refused,
         members: members.collect(),
         shards: shards

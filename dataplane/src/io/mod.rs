@@ -118,8 +118,8 @@ impl fmt::Display for NodeError {
             ),
             Self::Vote(error) => write!(
                 f,
-                "cannot take part in the cluster: {error}\n  fix: a node whose disk was lost must \
-                 not vote as if it had never run; give it a new id, or restore its data_dir"
+                "cannot take part in the cluster: {error}\n  fix: what a node needs at its \
+                 first start and after the loss of its disk is in replication/GUARANTEES.md"
             ),
             Self::Store(error) => write!(f, "cannot use the CDF's store: {error}"),
         }

@@ -306,8 +306,8 @@ impl Joining {
         };
         let keys = member::read_keys(&cluster.key_file)?;
         let rings = config.node.state_dir.join(cluster.own.to_string());
-        let has_rings = rings.join("0.young").exists();
-        let vote = Vote::open(&config.node.data_dir, cluster, &keys, has_rings)?;
+        let rings = rings.join("0.young").exists().then_some(rings.as_path());
+        let vote = Vote::open(&config.node.data_dir, cluster, &keys, rings, clock.now())?;
         let plan = ClusterPlan {
             keys: keys.keys,
             number: keys.cluster,
@@ -321,7 +321,7 @@ impl Joining {
 
     fn join(self, config: &Config, clock: Clock, inlets: Vec<Inlet>) -> Result<Member, NodeError> {
         let cluster = config.cluster.as_ref().expect("it was there");
-        let kept = self.vote.is_first_boot() || self.plan.kept.load(Ordering::Acquire);
+        let kept = self.plan.kept.load(Ordering::Acquire);
         Member::start(MemberParts {
             cluster,
             keys: &self.keys,

@@ -34,6 +34,7 @@
 //! | V10 lost memory; half-filled memory | `a_node_that_lost_...`, `half_filled_memory_...` |
 //! | V10 the vote before the answer | `a_vote_that_is_not_stored_...`; register_model |
 //! | V10 a lost vote is read back first | `a_voter_that_lost_its_disk_...`; register_model |
+//! | V10 a first boot, and one that is none | those of `first_boot` |
 //! | V11 the witness | `two_nodes_and_a_witness_...`, `a_witness_votes_...` |
 //! | V12 two voters | `two_voters_...` |
 //! | V13 leaving | those with *drain* and *given*; cluster: `nodes_leave_in_turn_...` |
@@ -41,6 +42,7 @@
 mod acting;
 mod adopting;
 mod faults;
+mod first_boot;
 mod joining;
 mod kinds;
 mod leaving;
