@@ -215,10 +215,18 @@ fn pages_have_their_formats(node: &NodeProcess) {
     let (status, page) = node.get("/metrics").expect("a running node answers");
     assert_eq!(status, 200);
     let (mut declared_name, mut is_histogram) = ("", false);
+    let mut explained = "";
     for line in page.lines() {
+        if let Some(help) = line.strip_prefix("# HELP ") {
+            let (name, text) = help.split_once(' ').expect("a name and a text");
+            assert!(text.ends_with('.') && !text.starts_with(' '), "{line}");
+            explained = name;
+            continue;
+        }
         if let Some(declared) = line.strip_prefix("# TYPE ") {
             let (name, of) = declared.split_once(' ').expect("a name and a kind");
             assert_eq!(name.ends_with("_total"), of == "counter", "{line}");
+            assert_eq!(name, explained, "what it means comes first");
             (declared_name, is_histogram) = (name, of == "histogram");
             continue;
         }

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use replication::courier::CourierCounters;
 use replication::seal::OpenFault;
 use replication::view::{StartFault, VOTERS_MAX};
 use replication::{
@@ -11,6 +12,7 @@ use replication::{
 };
 
 use super::board::Board;
+use crate::counters::MemberCounters;
 
 /// One node's membership. `now` is [`super::ns_of`] of its clock.
 pub struct Membership {
@@ -20,6 +22,9 @@ pub struct Membership {
     courier: Courier,
     parts: MembershipConfig,
     refused: u64,
+    send_failed: u64,
+    /// What couriers of former incarnations counted.
+    former: CourierCounters,
     looked: u64,
 }
 
@@ -61,8 +66,6 @@ pub struct MembershipReport {
     pub incarnation: u32,
     /// How long it may act yet, nanoseconds; 0: it may not.
     pub lease_left_ns: u64,
-    /// Datagrams that were not believed.
-    pub refused: u64,
     /// This node has handed its calls over and is no member any more: its process may end.
     pub has_left: bool,
     /// Bit per node with which this one has no version in common, or not the number of shards.
@@ -77,8 +80,8 @@ pub struct MembershipReport {
     pub ran_before: bool,
     /// Bit per node that says it is an earlier incarnation than it was.
     pub went_back: u32,
-    /// Steps not taken because the disk did not take them.
-    pub saves_failed: u64,
+    /// What it has counted.
+    pub counters: MemberCounters,
 }
 
 impl Membership {
@@ -112,6 +115,8 @@ impl Membership {
             votes,
             parts,
             refused: 0,
+            send_failed: 0,
+            former: CourierCounters::default(),
             looked: now,
         };
         membership.publish(now);
@@ -159,6 +164,11 @@ impl Membership {
         }
     }
 
+    /// A datagram could not be sent. What is lost is said again.
+    pub fn note_send_failed(&mut self) {
+        self.send_failed += 1;
+    }
+
     /// When [`Membership::tick`] has something to do.
     #[must_use]
     pub fn deadline(&self) -> u64 {
@@ -195,7 +205,6 @@ impl Membership {
             view: *self.views.view(),
             incarnation: self.views.incarnation(),
             lease_left_ns: self.views.lease_until().saturating_sub(now),
-            refused: self.refused,
             has_left: self.views.has_left(),
             incompatible: self.views.incompatible(),
             with_other_shards: self.views.with_other_shards(),
@@ -203,7 +212,20 @@ impl Membership {
             has_vote: self.views.has_vote(),
             ran_before: self.views.ran_before(),
             went_back: self.views.went_back(),
-            saves_failed: self.views.saves_failed(),
+            counters: self.counters(),
+        }
+    }
+
+    fn counters(&self) -> MemberCounters {
+        let (letters, former) = (self.courier.counters(), &self.former);
+        MemberCounters {
+            member_datagram_sent: former.datagrams_sent + letters.datagrams_sent,
+            member_datagram_send_failed: self.send_failed,
+            member_letter_unsent: former.letters_unsent + letters.letters_unsent,
+            member_message_dropped: self.views.outbox_dropped(),
+            member_datagram_refused: self.refused,
+            member_heartbeat_incompatible: self.views.heartbeats_incompatible(),
+            vote_save_failed: self.views.saves_failed(),
         }
     }
 
@@ -212,6 +234,9 @@ impl Membership {
         self.looked = now;
         let incarnation = self.views.incarnation();
         if self.courier.incarnation() != incarnation {
+            let letters = self.courier.counters();
+            self.former.datagrams_sent += letters.datagrams_sent;
+            self.former.letters_unsent += letters.letters_unsent;
             self.courier = self.parts.courier(incarnation);
         }
         if self.views.must_resume() && self.board.all_resumed(incarnation) {

@@ -106,7 +106,7 @@ pub(super) fn page(pages: &Pages) -> (u16, &'static str, String) {
         with_other_shards: of(report.with_other_shards),
         went_back: of(report.went_back),
         votes: report.has_vote,
-        datagrams_refused: report.refused,
+        datagrams_refused: report.counters.member_datagram_refused,
         members: members.collect(),
         shards: shards
             .iter()

@@ -12,6 +12,7 @@ use std::time::Duration;
 use charging::time::Now;
 use glommio::{LocalExecutorBuilder, Placement};
 use quanta::Instant;
+use replication::RingCounters;
 use socket2::Socket;
 
 use super::clock::Clock;
@@ -23,6 +24,7 @@ use super::wait::Waiter;
 use super::{NodeError, calls_json};
 use crate::b2bua::Origin;
 use crate::env::ListenerId;
+use crate::log::Seldom;
 use crate::shard::{Parts, Shard, Taken};
 
 /// What a shard's thread is started with.
@@ -103,6 +105,7 @@ struct Turn {
     scratch: Vec<u8>,
     hop_waits: Waits,
     stops_at: Option<Instant>,
+    alarms: Alarms,
 }
 
 impl Driver {
@@ -144,6 +147,7 @@ impl Driver {
             scratch: Vec::new(),
             hop_waits: Waits::default(),
             stops_at: None,
+            alarms: Alarms::default(),
         };
         Self {
             turn,
@@ -314,6 +318,9 @@ impl Turn {
         udp::flush(out, &mut self.sender, &self.ports, counters);
         self.peers
             .flush(&mut self.shard, &mut self.sender, &self.ports);
+        if let Some(ring) = self.shard.blobs_ref().ring_counters() {
+            self.alarms.look(now.instant, self.number, ring);
+        }
         let is_draining = self.shard.backlog_len() > 0;
         self.connections
             .serve(now.instant, self.shard.router(), is_draining);
@@ -365,9 +372,15 @@ impl Turn {
         counters.acr_stop_produced = ctf.acr_stop_made;
         counters.acr_event_produced = ctf.acr_event_made;
         counters.charging_class_unknown = ctf.class_unknown;
+        let ring = shard.blobs_ref().ring_counters();
+        let burst = ring.map_or(0, |ring| {
+            ring.reclaim_burst_max.max(ring.reclaim_old_burst_max)
+        });
         ShardMetrics {
             shard: self.number,
             counters,
+            store: shard.blobs_ref().counters(),
+            reclaim_burst_max: burst.into(),
             calls: shard.b2bua().call_count() as u64,
             transactions: shard.b2bua().transaction_count() as u64,
             timers: shard.env().wheel.len() as u64,
@@ -377,6 +390,29 @@ impl Turn {
             hops_avoided: shard.hops_avoided() as u64,
             cpu_ns: sys::thread_cpu_ns(),
             hop_waits: self.hop_waits,
+        }
+    }
+}
+
+/// What must never happen to a ring.
+#[derive(Default)]
+struct Alarms {
+    conflicting: Seldom,
+    stuck: Seldom,
+}
+
+impl Alarms {
+    fn look(&mut self, now: Instant, shard: u16, ring: &RingCounters) {
+        if let Some(records) = self.conflicting.rise(now, ring.apply_conflict) {
+            tracing::error!(
+                shard,
+                records,
+                "another node sent other content under a version that is held: memory is damaged, \
+                 or this is a bug"
+            );
+        }
+        if let Some(times) = self.stuck.rise(now, ring.reclaim_stuck) {
+            tracing::error!(shard, times, "the ring found no room to tidy up");
         }
     }
 }

@@ -325,7 +325,10 @@ impl Runner {
             );
         }
         let now = self.clock.now().instant;
-        if let Some(failed) = self.saves_failed.rise(now, report.saves_failed) {
+        if let Some(failed) = self
+            .saves_failed
+            .rise(now, report.counters.vote_save_failed)
+        {
             tracing::error!(failed, "the disk does not take this node's vote");
         }
     }
@@ -336,9 +339,10 @@ impl Runner {
 
     fn send(&mut self, buffer: &mut [u8]) {
         while let Some((to, length)) = self.membership.poll_datagram(buffer) {
-            if let Some(address) = self.addresses.get(usize::from(to)) {
-                // What is lost is said again.
-                let _ = self.socket.send_to(&buffer[..length], address);
+            let address = self.addresses.get(usize::from(to));
+            let sent = address.map(|address| self.socket.send_to(&buffer[..length], address));
+            if sent.is_some_and(|sent| sent.is_err()) {
+                self.membership.note_send_failed();
             }
         }
     }

@@ -10,7 +10,7 @@ use quanta::Instant;
 
 use super::wake::Doorbell;
 use crate::b2bua::Origin;
-use crate::counters::Counters;
+use crate::counters::{Counters, StoreCounters};
 use crate::env::ListenerId;
 use crate::store::ClusterReport;
 
@@ -92,6 +92,9 @@ pub(super) enum Order {
 pub(super) struct ShardMetrics {
     pub(super) shard: u16,
     pub(super) counters: Counters,
+    pub(super) store: StoreCounters,
+    /// Most records that one write had to tidy up.
+    pub(super) reclaim_burst_max: u64,
     pub(super) calls: u64,
     pub(super) transactions: u64,
     pub(super) timers: u64,

@@ -2,12 +2,14 @@
 
 use std::path::Path;
 
-use replication::{CallId, OpenError, Reader, Recovery, Ring, RingConfig, RingError};
+use replication::{CallId, OpenError, Reader, Recovery, Ring, RingConfig, RingCounters, RingError};
 
 use super::NodeError;
 use charging::time::Now;
 
 use crate::b2bua::{CallState, read_state};
+use crate::cluster::add_ring;
+use crate::counters::StoreCounters;
 use crate::store::{Blob, BlobStore, Stored};
 
 /// Opens the ring of a shard and reads the calls that an earlier run left in it.
@@ -68,6 +70,16 @@ impl BlobStore for RingStore {
 
     fn fill_percent(&self) -> u32 {
         self.ring.fill() as u32
+    }
+
+    fn counters(&self) -> StoreCounters {
+        let mut counts = StoreCounters::default();
+        add_ring(&mut counts, self.ring.counters());
+        counts
+    }
+
+    fn ring_counters(&self) -> Option<&RingCounters> {
+        Some(self.ring.counters())
     }
 
     fn reclaim(&mut self) -> bool {
