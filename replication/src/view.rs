@@ -279,6 +279,8 @@ pub struct Views {
     drain: bool,
     drained: u32,
     versions: Versions,
+    /// Bit per node that has been dead for so long that what it reads counts no more.
+    versions_forgotten: u32,
     /// Bit per peer that has no version in common with this node.
     incompatible: u32,
     with_other_shards: u32,
@@ -375,6 +377,7 @@ impl Views {
             drain: false,
             drained: 0,
             versions: Versions::default(),
+            versions_forgotten: 0,
             incompatible: 0,
             with_other_shards: 0,
             heartbeats_incompatible: 0,
@@ -431,6 +434,7 @@ impl Views {
         self.heartbeat_at = now + HEARTBEAT_NS;
         self.doubt_first_boot(store);
         self.rise_again(store);
+        self.forget_versions(now);
         self.note_self(now);
         let heartbeat = self.heartbeat(now);
         self.broadcast(ViewMessage::Heartbeat(heartbeat));

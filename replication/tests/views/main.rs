@@ -37,6 +37,7 @@
 //! | V10 a first boot, and one that is none | those of `first_boot` |
 //! | V11 the witness | `two_nodes_and_a_witness_...`, `a_witness_votes_...` |
 //! | V12 two voters | `two_voters_...` |
+//! | what a dead node reads counts for a while | `the_last_node_of_a_former_version_...` |
 //! | V13 leaving | those with *drain* and *given*; cluster: `nodes_leave_in_turn_...` |
 
 mod acting;
