@@ -7,6 +7,7 @@
 //! clusters, about 45 minutes on one core.
 
 mod absence;
+mod counts;
 mod full;
 mod losses;
 mod plants;
