@@ -10,7 +10,7 @@ use tiny_http::{Header, Method, Request, Response, Server};
 
 use super::NodeError;
 use super::member::unpoisoned;
-use super::mesh::{Inlet, Order, ShardMetrics};
+use super::mesh::{Inlet, Question, ShardMetrics};
 use crate::cluster::MembershipReport;
 use crate::config::Cluster;
 use crate::counters::{Counters, MemberCounters, StoreCounters};
@@ -73,7 +73,7 @@ fn answer(request: Request, pages: &Pages) {
 }
 
 fn readyz(inlets: &[Inlet]) -> (u16, &'static str, String) {
-    let shards = ask(inlets, Order::Ready);
+    let shards = ask(inlets, Question::Ready);
     let ready = shards.len() == inlets.len() && shards.iter().all(|ready| *ready);
     if ready {
         (200, TEXT, "ready\n".to_owned())
@@ -93,14 +93,14 @@ fn drain(pages: &Pages) -> (u16, &'static str, String) {
 }
 
 fn calls(inlets: &[Inlet]) -> String {
-    let lines = ask(inlets, Order::Calls).concat();
+    let lines = ask(inlets, Question::Calls).concat();
     let objects: Vec<&str> = lines.lines().collect();
     format!("[{}]\n", objects.join(",\n"))
 }
 
 fn metrics(pages: &Pages) -> String {
     let node = &pages.node;
-    let shards = ask(&pages.inlets, Order::Metrics);
+    let shards = ask(&pages.inlets, Question::Metrics);
     let mut out = String::new();
     let of_shards = |values: fn(&ShardMetrics) -> Vec<u64>| -> Vec<Row> {
         let row = |shard: &ShardMetrics| (labels(node, shard), values(shard));
@@ -207,11 +207,18 @@ const GAUGES: [Gauge; 9] = [
     ),
 ];
 
-/// Asks every shard; those that do not answer in time are left out.
-pub(super) fn ask<T>(inlets: &[Inlet], order: fn(Sender<T>) -> Order) -> Vec<T> {
+/// Asks every shard; those that do not answer in time, or have too much to answer, are left out.
+pub(super) fn ask<T>(inlets: &[Inlet], question: fn(Sender<T>) -> Question) -> Vec<T> {
     let (reply, answers) = channel::bounded(inlets.len());
+    let mut left_out = 0;
     for inlet in inlets {
-        inlet.order(order(reply.clone()));
+        left_out += usize::from(!inlet.ask(question(reply.clone())));
+    }
+    if left_out > 0 {
+        tracing::warn!(
+            shards = left_out,
+            "too many questions wait: a page lacks these shards"
+        );
     }
     drop(reply);
     let mut all = Vec::new();

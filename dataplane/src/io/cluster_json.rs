@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::admin::{Pages, ask};
 use super::member::unpoisoned;
-use super::mesh::Order;
+use super::mesh::Question;
 use crate::store::ClusterReport;
 
 #[derive(Serialize)]
@@ -86,7 +86,7 @@ pub(super) fn page(pages: &Pages) -> (u16, &'static str, String) {
         standing: format!("{:?}", state.standing).to_lowercase(),
         incarnation: state.incarnation,
     });
-    let mut shards = ask(&pages.inlets, Order::Cluster);
+    let mut shards = ask(&pages.inlets, Question::Cluster);
     shards.sort_by_key(|(shard, _)| *shard);
     let of = |mask: u32| {
         let nodes = cluster.nodes.iter().zip(0..);

@@ -16,7 +16,7 @@ use replication::RingCounters;
 use socket2::Socket;
 
 use super::clock::Clock;
-use super::mesh::{Hop, Inlet, Order, ShardMetrics, Waits};
+use super::mesh::{Hop, Inlet, Order, Question, ShardMetrics, Waits};
 use super::stream::Connections;
 use super::sys::{self, Receiver, Sender};
 use super::udp::{self, Peers, Port, Use};
@@ -299,7 +299,10 @@ impl Turn {
             let _ = self.shard.handle_datagram(now, hop.origin(), &hop.bytes);
             self.shard.env().pool.give(hop.bytes);
         }
-        while let Some(order) = self.inlet().next_order() {
+        while let Some(question) = self.inlet().next_question() {
+            self.answer(question);
+        }
+        for order in self.inlet().orders() {
             self.obey(order, now);
         }
     }
@@ -331,27 +334,33 @@ impl Turn {
             .is_some_and(|at| self.connections.is_empty() || at <= now)
     }
 
-    fn obey(&mut self, order: Order, now: Now) {
-        match order {
-            Order::Metrics(reply) => {
+    // Whoever asked may have gone meanwhile.
+    fn answer(&mut self, question: Question) {
+        match question {
+            Question::Metrics(reply) => {
                 let _ = reply.send(self.metrics());
             }
-            Order::Calls(reply) => {
+            Question::Calls(reply) => {
                 let _ = reply.send(calls_json::lines(self.shard.b2bua()));
             }
-            Order::Ready(reply) => {
+            Question::Ready(reply) => {
                 let _ = reply.send(self.shard.is_ready());
             }
+            Question::Cluster(reply) => {
+                let number = self.number;
+                if let Some(cluster) = self.shard.blobs().cluster() {
+                    let _ = reply.send((number, cluster.report()));
+                }
+            }
+        }
+    }
+
+    fn obey(&mut self, order: Order, now: Now) {
+        match order {
             Order::Look => {}
             Order::Keys(keys) => {
                 if let Some(cluster) = self.shard.blobs().cluster() {
                     cluster.set_keys(keys);
-                }
-            }
-            Order::Cluster(reply) => {
-                let number = self.number;
-                if let Some(cluster) = self.shard.blobs().cluster() {
-                    let _ = reply.send((number, cluster.report()));
                 }
             }
             Order::Drain => self.shard.drain(),

@@ -25,7 +25,7 @@ use super::clock::Clock;
 use super::driver::{self, Seat};
 use super::member::{self, Departure, Member, MemberParts, Vote};
 use super::memory;
-use super::mesh::{Inlet, Order, ShardMetrics};
+use super::mesh::{Inlet, Order, Question, ShardMetrics};
 use super::wake::Doorbell;
 use super::{BundledCdf, NodeError, admin, backlog, rings, sys, udp};
 use crate::b2bua::{CallState, Place, SCHEMA, SCHEMA_FORMER};
@@ -200,7 +200,7 @@ impl Node {
 
     /// What the shards report.
     fn metrics(&self) -> Vec<ShardMetrics> {
-        admin::ask(&self.inlets, Order::Metrics)
+        admin::ask(&self.inlets, Question::Metrics)
     }
 
     /// Ends the shards.
