@@ -54,6 +54,13 @@ pub enum NodeError {
         /// Shards that are needed.
         wanted: usize,
     },
+    /// Not all calls in the rings could be listed.
+    Unread {
+        /// Rings that cannot be read.
+        rings: usize,
+        /// Calls in others whose states cannot be read.
+        states: usize,
+    },
     /// glommio could not start an executor.
     Executor(String),
     /// A running node's admin pages do not answer, or not as asked.
@@ -99,6 +106,11 @@ impl fmt::Display for NodeError {
                  go on with them\n  fix: name {wanted} cores until these calls have ended or were \
                  moved (`ringtoll drain`); remove the file to lose them",
                 file.display()
+            ),
+            Self::Unread { rings, states } => write!(
+                f,
+                "{rings} rings and {states} calls in others cannot be read: damaged, or of another \
+                 version"
             ),
             Self::Executor(error) => write!(
                 f,
