@@ -145,7 +145,10 @@ impl Cluster {
         for number in 0..seats.len() {
             let text = configuration(wanted, &seats, number, dir.path(), cdf_address);
             let own = dir.path().join(format!("node{}", number + 1));
-            fs::create_dir_all(&own)?;
+            let data = own.join("data");
+            fs::create_dir_all(&data)?;
+            // It never ran.
+            fs::write(data.join("vote.boot"), [])?;
             fs::write(own.join("node.toml"), text)?;
             nodes.push(Member {
                 process: None,

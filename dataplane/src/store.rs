@@ -6,9 +6,10 @@
 //! member of the cluster must not act.
 
 use charging::time::Now;
-use replication::{Mode, Version};
+use replication::{Mode, RingCounters, Version};
 
 use crate::b2bua::{CallState, SCHEMA};
+use crate::counters::StoreCounters;
 
 /// The calls of one shard, newest state each. Time is what [`BlobStore::set_now`] said last.
 pub trait BlobStore: std::any::Any {
@@ -32,6 +33,15 @@ pub trait BlobStore: std::any::Any {
     fn fill_percent(&self) -> u32;
     /// Tidies up a little; true if there was something to do.
     fn reclaim(&mut self) -> bool;
+
+    /// What happened so far, for the page of the operator.
+    fn counters(&self) -> StoreCounters {
+        StoreCounters::default()
+    }
+    /// Of this, what the ring behind the store counts, if there is one.
+    fn ring_counters(&self) -> Option<&RingCounters> {
+        None
+    }
 
     /// What a store with copies on other nodes does besides.
     fn cluster(&mut self) -> Option<&mut dyn ClusterSide> {

@@ -202,6 +202,14 @@ impl Courier {
         opened
     }
 
+    /// Who sent a datagram that `open` refused with [`OpenFault::Incarnation`], if it is a peer's own
+    /// from an incarnation before the newest that has proven itself.
+    pub fn former_life_of(&self, datagram: &mut [u8]) -> Option<u16> {
+        let from = Head::parse(datagram).ok()?.from;
+        let peer = self.peers.iter().find(|peer| peer.node == from)?;
+        peer.channel.is_of_former_life(datagram).then_some(from)
+    }
+
     /// Says under which incarnation the view has a peer, for couriers that hear no heartbeats.
     pub fn admit(&mut self, peer: u16, incarnation: Option<u32>) {
         if let Ok(peer) = self.peer(peer) {

@@ -222,6 +222,27 @@ impl Channel {
         Ok((head, body))
     }
 
+    /// Whether a datagram that `open` refused is the peer's own, of an incarnation before the newest.
+    /// Opens it in place.
+    pub fn is_of_former_life(&self, datagram: &mut [u8]) -> bool {
+        let Ok(head) = Head::parse(datagram) else {
+            return false;
+        };
+        let newest = self.peer_incarnation().unwrap_or(0);
+        let ends = &self.ends;
+        let is_peers = (head.cluster, head.from, head.to, head.shard)
+            == (ends.cluster, ends.peer, ends.node, ends.shard);
+        if !is_peers || head.incarnation >= newest || head.key != self.keys.current.0 {
+            return false;
+        }
+        let former = self.derive_opening(head.incarnation).current;
+        let Some((clear, sealed)) = datagram.split_first_chunk_mut::<HEAD>() else {
+            return false;
+        };
+        let opened = former.open_in_place(nonce(&head), Aad::from(&*clear), sealed);
+        opened.is_ok()
+    }
+
     /// Newest incarnation of the peer that has proven itself.
     #[must_use]
     pub fn peer_incarnation(&self) -> Option<u32> {

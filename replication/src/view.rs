@@ -20,11 +20,13 @@ mod choice;
 mod drain;
 mod heartbeat;
 mod lease;
+mod lost_disk;
 mod versions;
 mod vote_file;
 mod wire;
 
 pub use self::lease::Adoption;
+use self::lost_disk::FirstBoot;
 pub use self::versions::Versions;
 pub use self::vote_file::{Boot, VoteFault, VoteFile, VoteIdentity};
 use crate::register::{Ballot, Outcome, Register, RegisterMessage, Vote};
@@ -69,14 +71,29 @@ impl NodeState {
 }
 
 impl View {
-    /// The first view: everybody alive under incarnation 1.
+    /// The first view of a cluster that is born whole: everybody alive under incarnation 1. Also
+    /// what a node knows that does not know the view yet.
     #[must_use]
     pub const fn genesis() -> Self {
-        let node = NodeState {
+        Self::first(NodeState {
             incarnation: 1,
             standing: Standing::Alive,
             settled_without: 0,
-        };
+        })
+    }
+
+    /// The first view of a cluster whose nodes have yet to come: it knows nobody, so whoever comes
+    /// joins, and nothing is missing that none of them ever held.
+    #[must_use]
+    pub const fn nobody() -> Self {
+        Self::first(NodeState {
+            incarnation: 0,
+            standing: Standing::Dead,
+            settled_without: 0,
+        })
+    }
+
+    const fn first(node: NodeState) -> Self {
         Self {
             number: 1,
             nodes: [node; VOTERS_MAX],
@@ -93,6 +110,11 @@ impl View {
 
     fn is_dead(&self, node: usize) -> bool {
         self.nodes[node].standing == Standing::Dead
+    }
+
+    /// Whether no view up to this one had that node in it: it holds nothing and never did.
+    fn never_had(&self, node: usize) -> bool {
+        self.nodes[node].incarnation == 0
     }
 }
 
@@ -140,17 +162,33 @@ impl Durable {
         self.vote.accepted.1.number == VIEW_LOST
     }
 
-    /// The disk of a node that never ran: only for its first boot, never for a lost disk (V10).
+    /// The disk of a node that never ran, of a cluster that never did (V10). `incarnation` lies
+    /// above all that a former disk of this node may have had, should there have been one after
+    /// all, for what was sealed under one incarnation must not be sealed again: seconds since 1970.
+    /// For the same reason it has kept nothing; whether it had anything to keep, the view knows.
+    #[must_use]
+    pub const fn first_boot(incarnation: u32) -> Self {
+        Self {
+            incarnation,
+            kept: false,
+            vote: Self::blank(View::nobody()),
+        }
+    }
+
+    /// The disk of a node of a cluster that is born whole, as no real one is.
     #[must_use]
     pub const fn bootstrap() -> Self {
-        let genesis = (Ballot::from_u64(0), View::genesis());
         Self {
             incarnation: 0,
             kept: true,
-            vote: Vote {
-                promised: Ballot::from_u64(0),
-                accepted: genesis,
-            },
+            vote: Self::blank(View::genesis()),
+        }
+    }
+
+    const fn blank(first: View) -> Vote<View> {
+        Vote {
+            promised: Ballot::from_u64(0),
+            accepted: (Ballot::from_u64(0), first),
         }
     }
 }
@@ -233,6 +271,7 @@ pub struct Views {
     kept: bool,
     /// It began without its memory.
     was_lost: bool,
+    first_boot: FirstBoot,
     resumed: bool,
     synced: u32,
     synced_from: u32,
@@ -240,6 +279,8 @@ pub struct Views {
     drain: bool,
     drained: u32,
     versions: Versions,
+    /// Bit per node that has been dead for so long that what it reads counts no more.
+    versions_forgotten: u32,
     /// Bit per peer that has no version in common with this node.
     incompatible: u32,
     with_other_shards: u32,
@@ -254,6 +295,7 @@ pub struct Views {
     gone_since: u64,
     outbox: VecDeque<(u8, ViewMessage)>,
     outbox_dropped: u64,
+    saves_failed: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -278,6 +320,8 @@ struct PeerView {
     ages_ms: [u16; VOTERS_MAX],
     /// When we learned that it is dead.
     dead_since: u64,
+    /// Messages of earlier incarnations than the newest.
+    former_lives: u8,
 }
 
 impl Views {
@@ -317,14 +361,15 @@ impl Views {
             },
             config,
             incarnation,
-            // A single voter's vote is the decision.
-            view: if config.voters == 1 {
+            // A single voter's vote is the decision, and the first view is nobody's.
+            view: if config.voters == 1 || durable.vote.accepted.1.number == 1 {
                 durable.vote.accepted.1
             } else {
                 View::genesis()
             },
             kept,
             was_lost: !kept,
+            first_boot: FirstBoot::No,
             resumed: false,
             synced: 0,
             synced_from: 0,
@@ -332,6 +377,7 @@ impl Views {
             drain: false,
             drained: 0,
             versions: Versions::default(),
+            versions_forgotten: 0,
             incompatible: 0,
             with_other_shards: 0,
             heartbeats_incompatible: 0,
@@ -345,6 +391,7 @@ impl Views {
             gone_since: now,
             outbox: VecDeque::with_capacity(OUTBOX_MAX),
             outbox_dropped: 0,
+            saves_failed: 0,
         };
         views.note_self(now);
         Ok(views)
@@ -363,6 +410,7 @@ impl Views {
         }
         match message {
             ViewMessage::Heartbeat(heartbeat) => {
+                self.note_incarnation(from, heartbeat.incarnation);
                 self.on_heartbeat(now, from, heartbeat);
                 false
             }
@@ -384,6 +432,9 @@ impl Views {
             return false;
         }
         self.heartbeat_at = now + HEARTBEAT_NS;
+        self.doubt_first_boot(store);
+        self.rise_again(store);
+        self.forget_versions(now);
         self.note_self(now);
         let heartbeat = self.heartbeat(now);
         self.broadcast(ViewMessage::Heartbeat(heartbeat));
@@ -478,6 +529,12 @@ impl Views {
         self.outbox_dropped
     }
 
+    /// Steps not taken because the disk did not take what they needed.
+    #[must_use]
+    pub fn saves_failed(&self) -> u64 {
+        self.saves_failed
+    }
+
     fn on_register(
         &mut self,
         now: u64,
@@ -504,7 +561,7 @@ impl Views {
                 vote: *register.vote(),
                 ..self.durable()
             };
-            if store.save(&durable).is_err() {
+            if !self.save(&durable, store) {
                 // Not stored, so it did not happen.
                 return false;
             }
@@ -540,31 +597,42 @@ impl Views {
         if own.standing == Standing::Alive && own.incarnation == self.incarnation && !self.kept {
             self.kept = true;
             // Not stored is no harm: the node then says less of itself than is true.
-            let _ = store.save(&self.durable());
+            self.save(&self.durable(), store);
         }
         if self.standing() == Standing::Alive {
             self.drained = 0;
         }
-        if own.standing == Standing::Dead && own.incarnation >= self.incarnation && !self.has_left()
-        {
-            self.rise_again(own.incarnation, store);
-        }
+        self.doubt_first_boot(store);
+        self.rise_again(store);
         self.update_synced();
         self.note_self(now);
     }
 
-    /// Told dead: comes back as a new incarnation and joins again (V8).
-    fn rise_again(&mut self, incarnation: u32, store: &mut dyn VoteStore) {
+    /// Told dead: comes back as a new incarnation and joins again (V8). If the disk does not take
+    /// that incarnation, the next `tick` asks it again.
+    fn rise_again(&mut self, store: &mut dyn VoteStore) {
+        let own = self.view.nodes[self.me()];
+        let is_dead = own.standing == Standing::Dead && own.incarnation >= self.incarnation;
+        if !is_dead || self.has_left() {
+            return;
+        }
+        let incarnation = own.incarnation.saturating_add(1);
         let durable = Durable {
-            incarnation: incarnation + 1,
+            incarnation,
             ..self.durable()
         };
-        if store.save(&durable).is_ok() {
-            self.incarnation = incarnation + 1;
+        if self.save(&durable, store) {
+            self.incarnation = incarnation;
             (self.synced, self.settled, self.resumed) = (0, 0, false);
             self.was_lost = !self.kept;
             self.drained = 0;
         }
+    }
+
+    fn save(&mut self, durable: &Durable, store: &mut dyn VoteStore) -> bool {
+        let is_saved = store.save(durable).is_ok();
+        self.saves_failed += u64::from(!is_saved);
+        is_saved
     }
 
     fn durable(&self) -> Durable {
@@ -614,7 +682,8 @@ impl Views {
         }
         let want_since = *self.want_since.get_or_insert(now);
         let rank = (choice.set & ((1 << self.config.node) - 1)).count_ones();
-        let cold = if self.view.is_dead(self.me()) {
+        let had_any = (0..usize::from(self.config.voters)).any(|node| !self.view.never_had(node));
+        let cold = if self.view.is_dead(self.me()) && had_any {
             DEAD_PATIENCE_NS
         } else {
             0
@@ -639,7 +708,7 @@ impl Views {
             vote,
             ..self.durable()
         };
-        if store.save(&durable).is_err() {
+        if !self.save(&durable, store) {
             return false;
         }
         self.register = Register::new(self.config.node, self.config.voters, vote);

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
 
+use replication::{Ring, RingConfig};
 use serde_json::Value;
 use tests::process::{
     NodeProcess, Running, Sipp, free_tcp, free_udp, is_installed, ringtoll, wait_until,
@@ -207,6 +208,32 @@ fn calls_and_pages_of_a_live_and_of_a_dead_node() {
             .map(str::is_empty),
         Some(false)
     );
+    damaged_rings_are_named_and_the_others_listed(&node, &ids(&dead));
+}
+
+fn damaged_rings_are_named_and_the_others_listed(node: &NodeProcess, whole: &[&str]) {
+    let state = node.dir.path().join("state");
+    std::fs::write(state.join("1/7.young"), [7; 8192]).expect("the directory takes files");
+    // A call of a layout that nobody reads.
+    let config = RingConfig {
+        node: 1,
+        shard: 8,
+        ..RingConfig::default()
+    };
+    let (mut ring, _) = Ring::open_files(&state, &config).expect("there is room for a ring");
+    let id = ring.next_id();
+    ring.put(id, 1, 9_999, b"nothing").expect("an empty ring");
+    let output = ringtoll_with(&["calls", "--state-dir", &state.display().to_string()]);
+    assert_eq!(output.status.code(), Some(1));
+    let listed: Vec<Value> = String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("one JSON object a line"))
+        .collect();
+    assert_eq!(ids(&listed), whole, "what can be read");
+    let said = String::from_utf8_lossy(&output.stderr);
+    for what in ["/1/7.*: ", "/1/8.*: 1 calls cannot", "1 rings and 1 calls"] {
+        assert!(said.contains(what), "{said}");
+    }
 }
 
 fn pages_have_their_formats(node: &NodeProcess) {
@@ -215,10 +242,18 @@ fn pages_have_their_formats(node: &NodeProcess) {
     let (status, page) = node.get("/metrics").expect("a running node answers");
     assert_eq!(status, 200);
     let (mut declared_name, mut is_histogram) = ("", false);
+    let mut explained = "";
     for line in page.lines() {
+        if let Some(help) = line.strip_prefix("# HELP ") {
+            let (name, text) = help.split_once(' ').expect("a name and a text");
+            assert!(text.ends_with('.') && !text.starts_with(' '), "{line}");
+            explained = name;
+            continue;
+        }
         if let Some(declared) = line.strip_prefix("# TYPE ") {
             let (name, of) = declared.split_once(' ').expect("a name and a kind");
             assert_eq!(name.ends_with("_total"), of == "counter", "{line}");
+            assert_eq!(name, explained, "what it means comes first");
             (declared_name, is_histogram) = (name, of == "histogram");
             continue;
         }

@@ -1,11 +1,14 @@
 //! Members of a cluster as processes: what an operator does to them, and what they say.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use tests::process::{Running, free_tcp, free_udp, ringtoll, wait_until};
+use tests::by_hand::{Established, Phone};
+use tests::process::{CdfProcess, Running, free_tcp, free_udp, record_types, ringtoll, wait_until};
 
 // Two nodes and a witness.
 fn configuration(dir: &Path, name: &str, id: u8, cores: &str, addresses: &[String]) -> String {
@@ -20,7 +23,14 @@ fn configuration(dir: &Path, name: &str, id: u8, cores: &str, addresses: &[Strin
     )
 }
 
+// The first start of a node.
 fn start(dir: &Path, command: &str, name: &str, config: &str) -> Running {
+    fs::create_dir_all(dir.join(name)).expect("the directory takes files");
+    fs::write(dir.join(name).join("vote.boot"), []).expect("the directory takes files");
+    start_again(dir, command, name, config)
+}
+
+fn start_again(dir: &Path, command: &str, name: &str, config: &str) -> Running {
     let file = dir.join(format!("{name}.toml"));
     fs::write(&file, config).expect("the directory takes files");
     let mut process = Command::new(ringtoll());
@@ -93,4 +103,218 @@ fn nodes_with_different_numbers_of_shards_say_so() {
         assert!(wait_until(Duration::from_secs(10), said), "{}", log());
         assert!(!log().contains("no version in common"));
     }
+}
+
+#[test]
+fn a_node_without_vote_starts_only_if_its_operator_says_that_it_never_ran() {
+    let dir = tempfile::tempdir().expect("there is room for temporary files");
+    make_keys(&dir.path().join("cluster.key"));
+    let ports = [21_370, 21_380, 21_390].map(|port| format!("127.0.0.1:{port}"));
+    let config = configuration(dir.path(), "n1", 1, "", &ports);
+    let log = || fs::read_to_string(dir.path().join("n1.log")).unwrap_or_default();
+    let is_refused = |what: &str| {
+        let mut process = start_again(dir.path(), "run", "n1", &config);
+        let status = process.wait(Duration::from_secs(20));
+        assert_eq!(
+            status.and_then(|status| status.code()),
+            Some(1),
+            "{}",
+            log()
+        );
+        assert!(log().contains(what), "{}", log());
+    };
+    is_refused("`touch vote.boot`");
+    let mut process = start(dir.path(), "run", "n1", &config);
+    let is_ready = || log().matches("ready").count() == 1;
+    assert!(wait_until(Duration::from_secs(20), is_ready), "{}", log());
+    process.kill();
+    // Said again and again it is not asked any more: there is a vote.
+    let data = dir.path().join("n1");
+    assert!(data.join("vote").exists() && !data.join("vote.boot").exists());
+    fs::remove_file(data.join("vote")).expect("it was there");
+    is_refused("date +%s > vote.replace");
+    fs::write(data.join("vote.boot"), []).expect("the directory takes files");
+    is_refused("its rings are in");
+    assert!(data.join("vote.boot").exists() && !data.join("vote").exists());
+}
+
+/// One of two nodes with a witness beside them, that calls go through.
+struct Node {
+    process: Running,
+    name: &'static str,
+    config: String,
+    sip: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl Node {
+    fn start(
+        dir: &Path,
+        (name, id): (&'static str, u8),
+        ports: &[String],
+        (callee, cdf): (SocketAddr, SocketAddr),
+    ) -> Self {
+        let config = configuration(dir, name, id, "", ports);
+        let address = |before: &str| {
+            let rest = config
+                .split(before)
+                .nth(1)
+                .and_then(|r| r.split('"').next());
+            let address = rest.and_then(|text| text.parse().ok());
+            address.expect("the configuration names it")
+        };
+        let (sip, admin) = (address("udp:"), address("[admin]\nlisten = \""));
+        let config = config.replace(
+            "[charging.rf]\nenabled = false\n",
+            &format!(
+                "[[sip.route]]\nmatch = \"*\"\nnext_hop = \"{callee}\"\n\
+                 [charging.rf]\ncdf = [\"{cdf}\"]\nretry_interval_ms = 500\n"
+            ),
+        );
+        Self {
+            process: start(dir, "run", name, &config),
+            name,
+            config,
+            sip,
+            admin,
+        }
+    }
+
+    fn start_again(&mut self, dir: &Path) {
+        self.process = start_again(dir, "run", self.name, &self.config);
+    }
+
+    fn page(&self, path: &str) -> String {
+        let fetch = || -> std::io::Result<String> {
+            let mut stream = TcpStream::connect(self.admin)?;
+            write!(stream, "GET {path} HTTP/1.0\r\nHost: test\r\n\r\n")?;
+            let mut page = String::new();
+            stream.read_to_string(&mut page)?;
+            Ok(page)
+        };
+        fetch().unwrap_or_default()
+    }
+
+    fn metric(&self, name: &str) -> Option<f64> {
+        let page = self.page("/metrics");
+        let mut lines = page.lines();
+        let line = lines.find(|line| line.split('{').next() == Some(name))?;
+        line.rsplit(' ').next()?.parse().ok()
+    }
+
+    fn is_whole(&self) -> bool {
+        let ready = self.page("/readyz").contains(" 200 ");
+        ready && self.page("/cluster").matches("\"alive\"").count() == 3
+    }
+}
+
+fn calls(of: &str, at: &Node, count: u32, phones: (&Phone, &Phone)) -> Vec<Established> {
+    let call = |n| phones.0.call(phones.1, at.sip, &format!("{of}{n}"));
+    (0..count).map(call).collect()
+}
+
+fn shows_what_it_counts(node: &Node) {
+    for name in [
+        "link_entry_sent",
+        "ring_version_put",
+        "member_datagram_sent",
+    ] {
+        let count = node.metric(&format!("ringtoll_{name}_total"));
+        assert!(count > Some(0.0), "{name}: {count:?}");
+        let help = format!("# HELP ringtoll_{name}_total ");
+        assert!(node.page("/metrics").contains(&help), "{name}");
+    }
+    for name in [
+        "ring_copy_conflicting",
+        "ring_reclaim_stuck",
+        "vote_save_failed",
+    ] {
+        let count = node.metric(&format!("ringtoll_{name}_total"));
+        assert_eq!(count, Some(0.0), "{name}");
+    }
+}
+
+fn assert_billed_once(cdf: &CdfProcess, calls: usize) {
+    let is_billed = || {
+        cdf.cdrs()
+            .iter()
+            .filter(|cdr| cdr["status"] == "complete")
+            .count()
+            == calls
+    };
+    assert!(
+        wait_until(Duration::from_secs(20), is_billed),
+        "{:?}",
+        cdf.cdrs()
+    );
+    let cdrs = cdf.cdrs();
+    assert_eq!(cdrs.len(), calls, "none is billed twice");
+    for cdr in &cdrs {
+        let types = record_types(cdr);
+        let rest = types
+            .strip_prefix("START ")
+            .and_then(|t| t.strip_suffix("STOP"));
+        let is_one = rest.is_some_and(|t| t.split_whitespace().all(|word| word == "INTERIM"));
+        assert!(is_one, "{cdr}");
+    }
+    assert!(!cdf.log().contains("other contents"), "{}", cdf.log());
+}
+
+#[test]
+fn two_nodes_and_a_witness_go_on_without_one_node_and_without_the_witness() {
+    let dir = tempfile::tempdir().expect("there is room for temporary files");
+    make_keys(&dir.path().join("cluster.key"));
+    let mut cdf = CdfProcess::new(dir.path(), "cdf");
+    cdf.start();
+    let (caller, callee) = (Phone::at("127.0.0.1"), Phone::at("127.0.0.1"));
+    let phones = (&caller, &callee);
+    let ports = [21_400, 21_410, 21_420].map(|port| format!("127.0.0.1:{port}"));
+    let talks_to = (callee.address(), cdf.address);
+    let node = |name, id| Node::start(dir.path(), (name, id), &ports, talks_to);
+    let (mut first, second) = (node("n1", 1), node("n2", 2));
+    let votes = configuration(dir.path(), "w", 3, "", &ports);
+    let mut witness = start(dir.path(), "witness", "w", &votes);
+    let logs = || {
+        let log = |name| fs::read_to_string(dir.path().join(format!("{name}.log")));
+        ["n1", "n2", "w"].map(|name| log(name).unwrap_or_default())
+    };
+    let are_whole = |first: &Node| {
+        let is_so = || first.is_whole() && second.is_whole();
+        assert!(wait_until(Duration::from_secs(30), is_so), "{:?}", logs());
+    };
+    are_whole(&first);
+    let mut of_first = calls("first", &first, 8, phones);
+    let mut of_second = calls("second", &second, 8, phones);
+    shows_what_it_counts(&second);
+
+    // One node is gone: the other and the witness are a majority.
+    first.process.kill();
+    let has_adopted = || second.metric("ringtoll_call_adopted_total") == Some(8.0);
+    let in_time = wait_until(Duration::from_secs(10), has_adopted);
+    assert!(in_time, "{}\n{:?}", second.page("/metrics"), logs());
+    for call in of_first.drain(..4).chain(of_second.drain(..4)) {
+        call.hang_up(&caller, &callee, second.sip);
+    }
+    let meanwhile = calls("meanwhile", &second, 2, phones);
+    first.start_again(dir.path());
+    are_whole(&first);
+
+    // The witness is gone: the two nodes are a majority.
+    witness.kill();
+    let without = calls("without", &first, 2, phones);
+    for call in of_second.drain(..2).chain(of_first.drain(..2)) {
+        call.hang_up(&caller, &callee, first.sip);
+    }
+    let _witness = start_again(dir.path(), "witness", "w", &votes);
+    let with = calls("with", &second, 2, phones);
+    are_whole(&first);
+    let rest = of_first.into_iter().chain(of_second);
+    for call in rest.chain(meanwhile).chain(without).chain(with) {
+        call.hang_up(&caller, &callee, first.sip);
+    }
+    assert_billed_once(&cdf, 22);
+    assert_eq!(
+        second.metric("ringtoll_call_adopted_beyond_promise_total"),
+        Some(0.0)
+    );
 }

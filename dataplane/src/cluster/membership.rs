@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use replication::courier::CourierCounters;
+use replication::seal::OpenFault;
 use replication::view::{StartFault, VOTERS_MAX};
 use replication::{
     ClusterKeys, Courier, CourierConfig, Durable, Letter, Versions, View, ViewConfig, Views,
@@ -10,6 +12,7 @@ use replication::{
 };
 
 use super::board::Board;
+use crate::counters::MemberCounters;
 
 /// One node's membership. `now` is [`super::ns_of`] of its clock.
 pub struct Membership {
@@ -19,6 +22,9 @@ pub struct Membership {
     courier: Courier,
     parts: MembershipConfig,
     refused: u64,
+    send_failed: u64,
+    /// What couriers of former incarnations counted.
+    former: CourierCounters,
     looked: u64,
 }
 
@@ -34,6 +40,8 @@ pub struct MembershipConfig {
     /// Lowest and highest schema of call states that this node reads; it writes the highest that
     /// all members read.
     pub schemas: (u16, u16),
+    /// Whether the node never ran before, as its operator says.
+    pub first_boot: bool,
 }
 
 impl MembershipConfig {
@@ -58,8 +66,6 @@ pub struct MembershipReport {
     pub incarnation: u32,
     /// How long it may act yet, nanoseconds; 0: it may not.
     pub lease_left_ns: u64,
-    /// Datagrams that were not believed.
-    pub refused: u64,
     /// This node has handed its calls over and is no member any more: its process may end.
     pub has_left: bool,
     /// Bit per node with which this one has no version in common, or not the number of shards.
@@ -68,6 +74,14 @@ pub struct MembershipReport {
     pub with_other_shards: u32,
     /// Schema that call states are written in.
     pub schema: u16,
+    /// Whether this node votes: its vote was not lost, or is read back.
+    pub has_vote: bool,
+    /// Whether the cluster knew this node before what its operator took for its first start.
+    pub ran_before: bool,
+    /// Bit per node that says it is an earlier incarnation than it was.
+    pub went_back: u32,
+    /// What it has counted.
+    pub counters: MemberCounters,
 }
 
 impl Membership {
@@ -91,6 +105,9 @@ impl Membership {
             shards: board.shard_count(),
             ..Versions::default()
         });
+        if parts.first_boot {
+            views.set_first_boot();
+        }
         let mut membership = Self {
             courier: parts.courier(views.incarnation()),
             views,
@@ -98,6 +115,8 @@ impl Membership {
             votes,
             parts,
             refused: 0,
+            send_failed: 0,
+            former: CourierCounters::default(),
             looked: now,
         };
         membership.publish(now);
@@ -112,8 +131,17 @@ impl Membership {
                     .handle(now, from as u8, &message, self.votes.as_mut());
                 self.publish(now)
             }
-            Ok(_) | Err(_) => {
+            Ok(_) => {
                 self.refused += 1;
+                false
+            }
+            Err(fault) => {
+                self.refused += 1;
+                if fault == OpenFault::Incarnation
+                    && let Some(from) = self.courier.former_life_of(datagram)
+                {
+                    self.views.note_former_life(from as u8);
+                }
                 false
             }
         }
@@ -134,6 +162,11 @@ impl Membership {
                 return Some((to.into(), len));
             }
         }
+    }
+
+    /// A datagram could not be sent. What is lost is said again.
+    pub fn note_send_failed(&mut self) {
+        self.send_failed += 1;
     }
 
     /// When [`Membership::tick`] has something to do.
@@ -172,11 +205,27 @@ impl Membership {
             view: *self.views.view(),
             incarnation: self.views.incarnation(),
             lease_left_ns: self.views.lease_until().saturating_sub(now),
-            refused: self.refused,
             has_left: self.views.has_left(),
             incompatible: self.views.incompatible(),
             with_other_shards: self.views.with_other_shards(),
             schema: self.views.schema(),
+            has_vote: self.views.has_vote(),
+            ran_before: self.views.ran_before(),
+            went_back: self.views.went_back(),
+            counters: self.counters(),
+        }
+    }
+
+    fn counters(&self) -> MemberCounters {
+        let (letters, former) = (self.courier.counters(), &self.former);
+        MemberCounters {
+            member_datagram_sent: former.datagrams_sent + letters.datagrams_sent,
+            member_datagram_send_failed: self.send_failed,
+            member_letter_unsent: former.letters_unsent + letters.letters_unsent,
+            member_message_dropped: self.views.outbox_dropped(),
+            member_datagram_refused: self.refused,
+            member_heartbeat_incompatible: self.views.heartbeats_incompatible(),
+            vote_save_failed: self.views.saves_failed(),
         }
     }
 
@@ -185,6 +234,9 @@ impl Membership {
         self.looked = now;
         let incarnation = self.views.incarnation();
         if self.courier.incarnation() != incarnation {
+            let letters = self.courier.counters();
+            self.former.datagrams_sent += letters.datagrams_sent;
+            self.former.letters_unsent += letters.letters_unsent;
             self.courier = self.parts.courier(incarnation);
         }
         if self.views.must_resume() && self.board.all_resumed(incarnation) {
@@ -229,3 +281,82 @@ impl Membership {
 const LOOK_NS: u64 = 5_000_000;
 /// The shard number of the membership's datagrams, which no shard has.
 const VIEW_SHARD: u16 = u16::MAX;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use replication::frame::DATAGRAM_BYTES_MAX;
+    use replication::view::{HEARTBEAT_NS, SaveFault};
+
+    struct Disk;
+
+    impl VoteStore for Disk {
+        fn save(&mut self, _: &Durable) -> Result<(), SaveFault> {
+            Ok(())
+        }
+    }
+
+    fn member(node: u8, incarnation: u32) -> Membership {
+        let config = MembershipConfig {
+            view: ViewConfig {
+                node,
+                voters: 3,
+                witnesses: 0,
+                copies: 2,
+            },
+            cluster: 7,
+            keys: ClusterKeys {
+                current: (1, [9; 32]),
+                other: None,
+            },
+            schemas: (1, 1),
+            first_boot: false,
+        };
+        let durable = Durable {
+            incarnation,
+            ..Durable::bootstrap()
+        };
+        let (disk, board) = (Box::new(Disk), Arc::new(Board::new(1)));
+        Membership::start(config, durable, true, NOW, disk, board).expect("three voters")
+    }
+
+    // Takes what the other says to it in so many heartbeats.
+    fn hear(one: &mut Membership, other: &mut Membership, heartbeats: u64) {
+        let mut buffer = [0; DATAGRAM_BYTES_MAX];
+        for beat in 0..heartbeats {
+            let now = NOW + beat * HEARTBEAT_NS;
+            other.tick(now);
+            while let Some((to, len)) = other.poll_datagram(&mut buffer) {
+                if to == 0 {
+                    one.handle_datagram(now, &mut buffer[..len]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_peer_whose_incarnation_went_back_is_named_until_it_has_a_newer_one() {
+        let mut own = member(0, 0);
+        hear(&mut own, &mut member(1, 100), 3);
+        hear(&mut own, &mut member(1, 101), 3);
+        hear(&mut own, &mut member(1, 100), 5);
+        assert_eq!(own.report(NOW).went_back, 0, "what a former life left");
+        let mut old = member(1, 50);
+        hear(&mut own, &mut old, 30);
+        assert_eq!(own.report(NOW).went_back, 0b010);
+        hear(&mut own, &mut member(1, 102), 3);
+        assert_eq!(own.report(NOW).went_back, 0);
+        // Of what only claims to be a former life's nothing is believed.
+        let mut forged = [0; DATAGRAM_BYTES_MAX];
+        for beat in 30..60 {
+            old.tick(NOW + beat * HEARTBEAT_NS);
+            while let Some((_, len)) = old.poll_datagram(&mut forged) {
+                forged[len - 1] ^= 1;
+                own.handle_datagram(NOW, &mut forged[..len]);
+            }
+        }
+        assert_eq!(own.report(NOW).went_back, 0);
+    }
+
+    const NOW: u64 = 2_000_000_000;
+}

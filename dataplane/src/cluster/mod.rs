@@ -25,4 +25,4 @@ pub use board::{Board, ns_of};
 pub use forward::{Claims, Forward, HOPS, claimed_keys};
 pub use keys::KeyFile;
 pub use membership::{Membership, MembershipConfig, MembershipReport};
-pub use store::{ClusterStore, ClusterStoreParts};
+pub use store::{ClusterStore, ClusterStoreParts, add_ring};

@@ -5,6 +5,7 @@
 //! no timer runs for it. When an owner is dead and the conditions for it hold, the first member
 //! of the call's order takes it over; every member computes the same order.
 
+mod counts;
 mod filling;
 mod leaving;
 
@@ -16,14 +17,16 @@ use replication::courier::{CourierConfig, Letter};
 use replication::frame::{DATAGRAM_BYTES_ETHERNET, Head};
 use replication::{
     Adoption, CallId, ClusterKeys, Committed, Courier, Cursor, GateShare, Kind, Member, Mode,
-    ReplicationEvent, Replicator, ReplicatorConfig, Ring, RingError, Standing, Step, StreamMarks,
-    Version, View, takeover,
+    ReplicationEvent, Replicator, ReplicatorConfig, Ring, RingCounters, RingError, Standing, Step,
+    StreamMarks, Version, View, takeover,
 };
 
+pub use self::counts::add_ring;
 use self::filling::Surplus;
 use self::leaving::Gifts;
 use super::board::{Board, ns_of};
 use crate::b2bua::{SCHEMA, SCHEMA_FORMER, read_state};
+use crate::counters::StoreCounters;
 use crate::store::{
     Blob, BlobStore, ClusterReport, ClusterSide, LinkReport, NODES_MAX, Owner, StoreEvent, Stored,
 };
@@ -78,6 +81,8 @@ pub struct ClusterStore {
     outgoing: VecDeque<(u16, Vec<u8>)>,
     incoming: VecDeque<(u16, Vec<u8>)>,
     report: ClusterReport,
+    /// Of replications and couriers of former incarnations.
+    former_counts: StoreCounters,
 }
 
 /// A walk through the ring for calls to go on with.
@@ -117,6 +122,7 @@ impl ClusterStore {
             outgoing: VecDeque::new(),
             incoming: VecDeque::new(),
             report: ClusterReport::default(),
+            former_counts: StoreCounters::default(),
         }
     }
 
@@ -241,6 +247,7 @@ impl ClusterStore {
     // This node comes back as another one: nothing that waits may leave any more.
     fn begin_anew(&mut self, incarnation: u32) {
         self.config.incarnation = incarnation;
+        self.keep_counts();
         self.replicator = Replicator::new(self.config, self.keys, &self.data_nodes);
         self.courier = courier(&self.config, self.keys, &self.data_nodes);
         self.outgoing.clear();
@@ -445,6 +452,14 @@ impl BlobStore for ClusterStore {
 
     fn reclaim(&mut self) -> bool {
         self.ring.reclaim_idle(RECLAIMED_A_TURN) > 0
+    }
+
+    fn counters(&self) -> StoreCounters {
+        self.counts()
+    }
+
+    fn ring_counters(&self) -> Option<&RingCounters> {
+        Some(self.ring.counters())
     }
 
     fn cluster(&mut self) -> Option<&mut dyn ClusterSide> {

@@ -24,9 +24,6 @@ pub struct Cluster {
     pub mode: Mode,
     /// File with the keys.
     pub key_file: PathBuf,
-    /// Whether a node without a stored vote may begin: only true until it ran once, for whoever
-    /// wants a lost disk to be noticed.
-    pub bootstrap: bool,
 }
 
 /// One node of the cluster.
@@ -77,7 +74,8 @@ pub(super) struct ClusterFile {
     mode: String,
     key_file: String,
     witness: Option<MemberFile>,
-    #[serde(default = "yes")]
+    /// Former versions took a node without vote file for one that never ran if this said so.
+    #[serde(default)]
     bootstrap: bool,
 }
 
@@ -90,10 +88,6 @@ struct MemberFile {
 
 fn two() -> u8 {
     2
-}
-
-fn yes() -> bool {
-    true
 }
 
 fn semi_sync() -> String {
@@ -143,6 +137,13 @@ pub(super) fn cluster(
             format!("write this node's own: one of {}", ids.join(", ")),
         ));
     };
+    if file.bootstrap {
+        return Err(wrong(
+            "cluster.bootstrap",
+            "a setting cannot say that a node never ran: it would still say so after a disk was lost",
+            "leave it out, and `touch vote.boot` in node.data_dir before a node's very first start",
+        ));
+    }
     if file.key_file.is_empty() {
         return Err(wrong(
             "cluster.key_file",
@@ -156,7 +157,6 @@ pub(super) fn cluster(
         copies: file.copies,
         mode,
         key_file: file.key_file.into(),
-        bootstrap: file.bootstrap,
     })
 }
 

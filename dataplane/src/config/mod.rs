@@ -399,6 +399,12 @@ mod tests {
             wrong(&text(1, &[1, 2, 3], "mode = \"x\"")).0,
             "cluster.mode"
         );
+        assert_eq!(
+            wrong(&text(1, &[1, 2, 3], "bootstrap = true")).0,
+            "cluster.bootstrap"
+        );
+        let former = text(1, &[1, 2, 3], "bootstrap = false");
+        assert!(Config::parse(&former, Path::new("x")).is_ok());
         assert_eq!(wrong("[cluster]\nid = 1\nmembers = []").0, "cluster");
     }
 

@@ -9,9 +9,11 @@ use crossbeam::channel::{self, Sender};
 use tiny_http::{Header, Method, Request, Response, Server};
 
 use super::NodeError;
-use super::mesh::{Inlet, Order, ShardMetrics};
+use super::member::unpoisoned;
+use super::mesh::{Inlet, Question, ShardMetrics};
 use crate::cluster::MembershipReport;
 use crate::config::Cluster;
+use crate::counters::{Counters, MemberCounters, StoreCounters};
 
 /// What the pages are made from.
 pub(super) struct Pages {
@@ -43,7 +45,7 @@ pub(super) fn start(address: SocketAddr, pages: Pages) -> Result<(), NodeError> 
 }
 
 fn answer(request: Request, pages: &Pages) {
-    let (node, inlets) = (&pages.node[..], &pages.inlets[..]);
+    let inlets = &pages.inlets[..];
     let path = request
         .url()
         .split('?')
@@ -52,7 +54,7 @@ fn answer(request: Request, pages: &Pages) {
         .to_owned();
     let (status, kind, body) = match (request.method(), path.as_str()) {
         (Method::Get, "/readyz") => readyz(inlets),
-        (Method::Get, "/metrics") => (200, PROMETHEUS, metrics(node, inlets)),
+        (Method::Get, "/metrics") => (200, PROMETHEUS, metrics(pages)),
         (Method::Get, "/calls") => (200, JSON, calls(inlets)),
         (Method::Get, "/cluster") => super::cluster_json::page(pages),
         (Method::Get, _) => (
@@ -71,7 +73,7 @@ fn answer(request: Request, pages: &Pages) {
 }
 
 fn readyz(inlets: &[Inlet]) -> (u16, &'static str, String) {
-    let shards = ask(inlets, Order::Ready);
+    let shards = ask(inlets, Question::Ready);
     let ready = shards.len() == inlets.len() && shards.iter().all(|ready| *ready);
     if ready {
         (200, TEXT, "ready\n".to_owned())
@@ -91,62 +93,63 @@ fn drain(pages: &Pages) -> (u16, &'static str, String) {
 }
 
 fn calls(inlets: &[Inlet]) -> String {
-    let lines = ask(inlets, Order::Calls).concat();
+    let lines = ask(inlets, Question::Calls).concat();
     let objects: Vec<&str> = lines.lines().collect();
     format!("[{}]\n", objects.join(",\n"))
 }
 
-fn metrics(node: &str, inlets: &[Inlet]) -> String {
-    let shards = ask(inlets, Order::Metrics);
+fn metrics(pages: &Pages) -> String {
+    let node = &pages.node;
+    let shards = ask(&pages.inlets, Question::Metrics);
     let mut out = String::new();
-    let mut names = Vec::new();
-    ShardMetrics::default()
-        .counters
-        .each(|name, _| names.push(name));
-    for name in names {
-        let _ = writeln!(out, "# TYPE ringtoll_{name}_total counter");
-        for shard in &shards {
-            let number = shard.shard;
-            shard.counters.each(|own, value| {
-                if own == name {
-                    let _ = writeln!(
-                        out,
-                        "ringtoll_{name}_total{{node=\"{node}\",shard=\"{number}\"}} {value}"
-                    );
-                }
-            });
-        }
+    let of_shards = |values: fn(&ShardMetrics) -> Vec<u64>| -> Vec<Row> {
+        let row = |shard: &ShardMetrics| (labels(node, shard), values(shard));
+        shards.iter().map(row).collect()
+    };
+    let counted = of_shards(|shard| shard.counters.values().collect());
+    counters(&mut out, Counters::NAMES, &counted);
+    let stored = of_shards(|shard| shard.store.values().collect());
+    counters(&mut out, StoreCounters::NAMES, &stored);
+    if let Some(membership) = &pages.membership {
+        let counted = unpoisoned(membership).counters;
+        let row = (format!("node=\"{node}\""), counted.values().collect());
+        counters(&mut out, MemberCounters::NAMES, &[row]);
     }
-    let gauges: [Gauge; 8] = [
-        ("calls", |shard| shard.calls as f64),
-        ("transactions", |shard| shard.transactions as f64),
-        ("timers", |shard| shard.timers as f64),
-        ("backlog_records", |shard| shard.backlog as f64),
-        ("ring_fill_percent", |shard| shard.ring_fill_percent as f64),
-        ("cdf_reachable", |shard| shard.cdf_up as f64),
-        ("hops_avoided", |shard| shard.hops_avoided as f64),
-        ("shard_cpu_seconds", |shard| shard.cpu_ns as f64 / 1e9),
-    ];
-    for (name, value) in gauges {
-        let _ = writeln!(out, "# TYPE ringtoll_{name} gauge");
+    for (name, help, value) in GAUGES {
+        head(&mut out, &format!("ringtoll_{name}"), help, "gauge");
         for shard in &shards {
-            let _ = writeln!(
-                out,
-                "ringtoll_{name}{{node=\"{node}\",shard=\"{}\"}} {}",
-                shard.shard,
-                value(shard)
-            );
+            let labels = labels(node, shard);
+            let _ = writeln!(out, "ringtoll_{name}{{{labels}}} {}", value(shard));
         }
     }
     hand_over_waits(node, &shards, &mut out);
     out
 }
 
+fn labels(node: &str, shard: &ShardMetrics) -> String {
+    format!("node=\"{node}\",shard=\"{}\"", shard.shard)
+}
+
+fn head(out: &mut String, name: &str, help: &str, kind: &str) {
+    let _ = writeln!(out, "# HELP {name} {}\n# TYPE {name} {kind}", help.trim());
+}
+
+fn counters(out: &mut String, names: &[(&str, &str)], rows: &[Row]) {
+    for (place, (name, help)) in names.iter().enumerate() {
+        let name = format!("ringtoll_{name}_total");
+        head(out, &name, help, "counter");
+        for (labels, values) in rows {
+            let _ = writeln!(out, "{name}{{{labels}}} {}", values[place]);
+        }
+    }
+}
+
 fn hand_over_waits(node: &str, shards: &[ShardMetrics], out: &mut String) {
-    let _ = writeln!(out, "# TYPE ringtoll_hand_over_wait_seconds histogram");
+    let name = "ringtoll_hand_over_wait_seconds";
+    let help = "How long datagrams waited for the shard they were handed over to.";
+    head(out, name, help, "histogram");
     for shard in shards {
-        let labels = format!("node=\"{node}\",shard=\"{}\"", shard.shard);
-        let name = "ringtoll_hand_over_wait_seconds";
+        let labels = labels(node, shard);
         let mut all = 0;
         for (bound, count) in shard.hop_waits.cumulative() {
             all = count;
@@ -162,13 +165,60 @@ fn hand_over_waits(node: &str, shards: &[ShardMetrics], out: &mut String) {
     }
 }
 
-type Gauge = (&'static str, fn(&ShardMetrics) -> f64);
+/// Labels, and a value for each name.
+type Row = (String, Vec<u64>);
 
-/// Asks every shard; those that do not answer in time are left out.
-pub(super) fn ask<T>(inlets: &[Inlet], order: fn(Sender<T>) -> Order) -> Vec<T> {
+/// Name, what it means, value.
+type Gauge = (&'static str, &'static str, fn(&ShardMetrics) -> f64);
+
+const GAUGES: [Gauge; 9] = [
+    ("calls", "Calls under way.", |shard| shard.calls as f64),
+    ("transactions", "SIP transactions under way.", |shard| {
+        shard.transactions as f64
+    }),
+    ("timers", "Timers that run.", |shard| shard.timers as f64),
+    (
+        "backlog_records",
+        "Charging records on disk that no CDF took yet.",
+        |shard| shard.backlog as f64,
+    ),
+    (
+        "ring_fill_percent",
+        "How full the ring of call states is.",
+        |shard| shard.ring_fill_percent as f64,
+    ),
+    (
+        "ring_reclaim_burst_max",
+        "Most records that one write to the ring had to tidy up.",
+        |shard| shard.reclaim_burst_max as f64,
+    ),
+    ("cdf_reachable", "CDFs that answer.", |shard| {
+        shard.cdf_up as f64
+    }),
+    (
+        "hops_avoided",
+        "Next hops that are put behind the others.",
+        |shard| shard.hops_avoided as f64,
+    ),
+    (
+        "shard_cpu_seconds",
+        "Processor time that the shard has used.",
+        |shard| shard.cpu_ns as f64 / 1e9,
+    ),
+];
+
+/// Asks every shard; those that do not answer in time, or have too much to answer, are left out.
+pub(super) fn ask<T>(inlets: &[Inlet], question: fn(Sender<T>) -> Question) -> Vec<T> {
     let (reply, answers) = channel::bounded(inlets.len());
+    let mut left_out = 0;
     for inlet in inlets {
-        inlet.order(order(reply.clone()));
+        left_out += usize::from(!inlet.ask(question(reply.clone())));
+    }
+    if left_out > 0 {
+        tracing::warn!(
+            shards = left_out,
+            "too many questions wait: a page lacks these shards"
+        );
     }
     drop(reply);
     let mut all = Vec::new();

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::admin::{Pages, ask};
 use super::member::unpoisoned;
-use super::mesh::Order;
+use super::mesh::Question;
 use crate::store::ClusterReport;
 
 #[derive(Serialize)]
@@ -22,6 +22,10 @@ struct Page {
     incompatible: Vec<u16>,
     /// Of these, those that have another number of shards (`node.cores`).
     with_other_shards: Vec<u16>,
+    /// Members that run under an earlier incarnation than they did and are not heard.
+    went_back: Vec<u16>,
+    /// Whether this node votes: its vote was not lost, or is read back.
+    votes: bool,
     datagrams_refused: u64,
     members: Vec<MemberPage>,
     shards: Vec<ShardPage>,
@@ -82,7 +86,7 @@ pub(super) fn page(pages: &Pages) -> (u16, &'static str, String) {
         standing: format!("{:?}", state.standing).to_lowercase(),
         incarnation: state.incarnation,
     });
-    let mut shards = ask(&pages.inlets, Order::Cluster);
+    let mut shards = ask(&pages.inlets, Question::Cluster);
     shards.sort_by_key(|(shard, _)| *shard);
     let of = |mask: u32| {
         let nodes = cluster.nodes.iter().zip(0..);
@@ -100,7 +104,9 @@ pub(super) fn page(pages: &Pages) -> (u16, &'static str, String) {
         schema: report.schema,
         incompatible: of(report.incompatible),
         with_other_shards: of(report.with_other_shards),
-        datagrams_refused: report.refused,
+        went_back: of(report.went_back),
+        votes: report.has_vote,
+        datagrams_refused: report.counters.member_datagram_refused,
         members: members.collect(),
         shards: shards
             .iter()

@@ -12,10 +12,11 @@ use std::time::Duration;
 use charging::time::Now;
 use glommio::{LocalExecutorBuilder, Placement};
 use quanta::Instant;
+use replication::RingCounters;
 use socket2::Socket;
 
 use super::clock::Clock;
-use super::mesh::{Hop, Inlet, Order, ShardMetrics, Waits};
+use super::mesh::{Hop, Inlet, Order, Question, ShardMetrics, Waits};
 use super::stream::Connections;
 use super::sys::{self, Receiver, Sender};
 use super::udp::{self, Peers, Port, Use};
@@ -23,6 +24,7 @@ use super::wait::Waiter;
 use super::{NodeError, calls_json};
 use crate::b2bua::Origin;
 use crate::env::ListenerId;
+use crate::log::Seldom;
 use crate::shard::{Parts, Shard, Taken};
 
 /// What a shard's thread is started with.
@@ -103,6 +105,7 @@ struct Turn {
     scratch: Vec<u8>,
     hop_waits: Waits,
     stops_at: Option<Instant>,
+    alarms: Alarms,
 }
 
 impl Driver {
@@ -144,6 +147,7 @@ impl Driver {
             scratch: Vec::new(),
             hop_waits: Waits::default(),
             stops_at: None,
+            alarms: Alarms::default(),
         };
         Self {
             turn,
@@ -297,7 +301,10 @@ impl Turn {
             let _ = self.shard.handle_datagram(now, hop.origin(), &hop.bytes);
             self.shard.env().pool.give(hop.bytes);
         }
-        while let Some(order) = self.inlet().next_order() {
+        while let Some(question) = self.inlet().next_question() {
+            self.answer(question);
+        }
+        for order in self.inlet().orders() {
             self.obey(order, now);
         }
     }
@@ -316,6 +323,9 @@ impl Turn {
         udp::flush(out, &mut self.sender, &self.ports, counters);
         self.peers
             .flush(&mut self.shard, &mut self.sender, &self.ports);
+        if let Some(ring) = self.shard.blobs_ref().ring_counters() {
+            self.alarms.look(now.instant, self.number, ring);
+        }
         let is_draining = self.shard.backlog_len() > 0;
         self.connections
             .serve(now.instant, self.shard.router(), is_draining);
@@ -326,27 +336,33 @@ impl Turn {
             .is_some_and(|at| self.connections.is_empty() || at <= now)
     }
 
-    fn obey(&mut self, order: Order, now: Now) {
-        match order {
-            Order::Metrics(reply) => {
+    // Whoever asked may have gone meanwhile.
+    fn answer(&mut self, question: Question) {
+        match question {
+            Question::Metrics(reply) => {
                 let _ = reply.send(self.metrics());
             }
-            Order::Calls(reply) => {
+            Question::Calls(reply) => {
                 let _ = reply.send(calls_json::lines(self.shard.b2bua()));
             }
-            Order::Ready(reply) => {
+            Question::Ready(reply) => {
                 let _ = reply.send(self.shard.is_ready());
             }
+            Question::Cluster(reply) => {
+                let number = self.number;
+                if let Some(cluster) = self.shard.blobs().cluster() {
+                    let _ = reply.send((number, cluster.report()));
+                }
+            }
+        }
+    }
+
+    fn obey(&mut self, order: Order, now: Now) {
+        match order {
             Order::Look => {}
             Order::Keys(keys) => {
                 if let Some(cluster) = self.shard.blobs().cluster() {
                     cluster.set_keys(keys);
-                }
-            }
-            Order::Cluster(reply) => {
-                let number = self.number;
-                if let Some(cluster) = self.shard.blobs().cluster() {
-                    let _ = reply.send((number, cluster.report()));
                 }
             }
             Order::Drain => self.shard.drain(),
@@ -367,9 +383,15 @@ impl Turn {
         counters.acr_stop_produced = ctf.acr_stop_made;
         counters.acr_event_produced = ctf.acr_event_made;
         counters.charging_class_unknown = ctf.class_unknown;
+        let ring = shard.blobs_ref().ring_counters();
+        let burst = ring.map_or(0, |ring| {
+            ring.reclaim_burst_max.max(ring.reclaim_old_burst_max)
+        });
         ShardMetrics {
             shard: self.number,
             counters,
+            store: shard.blobs_ref().counters(),
+            reclaim_burst_max: burst.into(),
             calls: shard.b2bua().call_count() as u64,
             transactions: shard.b2bua().transaction_count() as u64,
             timers: shard.env().wheel.len() as u64,
@@ -379,6 +401,29 @@ impl Turn {
             hops_avoided: shard.hops_avoided() as u64,
             cpu_ns: sys::thread_cpu_ns(),
             hop_waits: self.hop_waits,
+        }
+    }
+}
+
+/// What must never happen to a ring.
+#[derive(Default)]
+struct Alarms {
+    conflicting: Seldom,
+    stuck: Seldom,
+}
+
+impl Alarms {
+    fn look(&mut self, now: Instant, shard: u16, ring: &RingCounters) {
+        if let Some(records) = self.conflicting.rise(now, ring.apply_conflict) {
+            tracing::error!(
+                shard,
+                records,
+                "another node sent other content under a version that is held: memory is damaged, \
+                 or this is a bug"
+            );
+        }
+        if let Some(times) = self.stuck.rise(now, ring.reclaim_stuck) {
+            tracing::error!(shard, times, "the ring found no room to tidy up");
         }
     }
 }

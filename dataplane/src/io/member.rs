@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use replication::frame::DATAGRAM_BYTES_MAX;
 use replication::view::StartFault;
-use replication::{Boot, ClusterKeys, Standing, ViewConfig, VoteFault, VoteFile, VoteIdentity};
+use replication::{Boot, ClusterKeys, Standing, ViewConfig, VoteFile, VoteIdentity};
+
+use charging::time::Now;
 
 use super::NodeError;
 use super::clock::Clock;
@@ -19,6 +21,7 @@ use super::mesh::{Inlet, Order};
 use crate::b2bua::{SCHEMA, SCHEMA_FORMER};
 use crate::cluster::{Board, KeyFile, Membership, MembershipConfig, MembershipReport, ns_of};
 use crate::config::Cluster;
+use crate::log::Seldom;
 
 /// A node's vote, opened: from here on its incarnation is spent.
 pub(super) struct Vote {
@@ -26,22 +29,31 @@ pub(super) struct Vote {
 }
 
 impl Vote {
-    /// Opens the vote below `data_dir`. `has_rings`: the node left memory behind, so it ran.
+    /// Opens the vote below `data_dir`. `rings`: memory that the node left behind, so it ran.
     pub(super) fn open(
         data_dir: &Path,
         cluster: &Cluster,
         keys: &KeyFile,
-        has_rings: bool,
+        rings: Option<&Path>,
+        now: Now,
     ) -> Result<Self, NodeError> {
         let path = data_dir.join("vote");
-        if cluster.bootstrap && !has_rings {
-            VoteFile::permit_first_boot(&path).map_err(vote_lost)?;
+        let said_new = path.with_extension("boot").exists() && !path.exists();
+        if let Some(rings) = rings.filter(|_| said_new) {
+            return Err(NodeError::Vote(format!(
+                "{} says that this node never ran, but its rings are in {}: remove them if they \
+                 are of another cluster",
+                path.with_extension("boot").display(),
+                rings.display()
+            )));
         }
         let identity = VoteIdentity {
             cluster: keys.cluster,
             node: cluster.own,
         };
-        let file = VoteFile::open(&path, identity).map_err(vote_lost)?;
+        let now_s = u32::try_from(now.wall.0 / 1_000).unwrap_or(u32::MAX);
+        let file = VoteFile::open(&path, identity, now_s)
+            .map_err(|fault| NodeError::Vote(format!("{}: {fault}", path.display())))?;
         Ok(Self { file })
     }
 
@@ -49,13 +61,9 @@ impl Vote {
         self.file.incarnation()
     }
 
-    pub(super) fn is_first_boot(&self) -> bool {
+    fn is_first_boot(&self) -> bool {
         self.file.boot() == Boot::First
     }
-}
-
-fn vote_lost(fault: VoteFault) -> NodeError {
-    NodeError::Vote(fault.to_string())
 }
 
 /// Reads the key file of a cluster.
@@ -107,6 +115,7 @@ impl Member {
             cluster: parts.keys.cluster,
             keys: parts.keys.keys,
             schemas: (SCHEMA_FORMER, SCHEMA),
+            first_boot: parts.vote.is_first_boot(),
         };
         let durable = parts.vote.file.durable();
         let now = ns_of(parts.clock_start, parts.clock.now().instant);
@@ -131,6 +140,9 @@ impl Member {
             report: report.clone(),
             news: news.clone(),
             incompatible: 0,
+            went_back: 0,
+            ran_before: false,
+            saves_failed: Seldom::default(),
         };
         let thread = std::thread::Builder::new()
             .name("membership".to_owned())
@@ -227,6 +239,11 @@ struct Runner {
     news: Arc<News>,
     /// Members that were named as incompatible.
     incompatible: u32,
+    /// Members that were named because their incarnation went back.
+    went_back: u32,
+    /// It was said that this node had run before.
+    ran_before: bool,
+    saves_failed: Seldom,
 }
 
 impl Runner {
@@ -261,6 +278,7 @@ impl Runner {
             }
             let report = self.membership.report(self.now());
             self.log_incompatible(&report);
+            self.log_lost_disks(&report);
             *unpoisoned(&self.report) = report;
         }
     }
@@ -288,15 +306,43 @@ impl Runner {
         }
     }
 
+    fn log_lost_disks(&mut self, report: &MembershipReport) {
+        let new = report.went_back & !std::mem::replace(&mut self.went_back, report.went_back);
+        for (node, address) in self.addresses.iter().enumerate() {
+            if new >> node & 1 == 1 {
+                tracing::error!(
+                    member = %address,
+                    "it runs under an earlier incarnation than it did: its disk is an old one or its \
+                     clock was wrong at its first start, or two processes run as this node; it is \
+                     not heard"
+                );
+            }
+        }
+        if report.ran_before && !std::mem::replace(&mut self.ran_before, true) {
+            tracing::error!(
+                "vote.boot said that this node never ran, but the cluster knew it: its disk is \
+                 lost, and its vote is read back from the others"
+            );
+        }
+        let now = self.clock.now().instant;
+        if let Some(failed) = self
+            .saves_failed
+            .rise(now, report.counters.vote_save_failed)
+        {
+            tracing::error!(failed, "the disk does not take this node's vote");
+        }
+    }
+
     fn now(&self) -> u64 {
         ns_of(self.clock_start, self.clock.now().instant)
     }
 
     fn send(&mut self, buffer: &mut [u8]) {
         while let Some((to, length)) = self.membership.poll_datagram(buffer) {
-            if let Some(address) = self.addresses.get(usize::from(to)) {
-                // What is lost is said again.
-                let _ = self.socket.send_to(&buffer[..length], address);
+            let address = self.addresses.get(usize::from(to));
+            let sent = address.map(|address| self.socket.send_to(&buffer[..length], address));
+            if sent.is_some_and(|sent| sent.is_err()) {
+                self.membership.note_send_failed();
             }
         }
     }
@@ -333,7 +379,7 @@ pub fn run_witness(config: &crate::config::Config) -> Result<(), NodeError> {
     let mut member = Member::start(MemberParts {
         cluster,
         keys: &keys,
-        vote: Vote::open(&config.node.data_dir, cluster, &keys, false)?,
+        vote: Vote::open(&config.node.data_dir, cluster, &keys, None, clock.now())?,
         kept: true,
         board: Arc::new(Board::new(0)),
         clock,

@@ -1,7 +1,8 @@
-//! Datagrams and questions that cross from one shard (or the admin thread) to another.
+//! Datagrams, questions and orders that cross from one shard (or the admin thread) to another.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use crossbeam::channel::Sender;
@@ -10,7 +11,7 @@ use quanta::Instant;
 
 use super::wake::Doorbell;
 use crate::b2bua::Origin;
-use crate::counters::Counters;
+use crate::counters::{Counters, StoreCounters};
 use crate::env::ListenerId;
 use crate::store::ClusterReport;
 
@@ -67,24 +68,68 @@ impl Waits {
     }
 }
 
-/// A question or an order for a shard.
-pub(super) enum Order {
+/// A question to a shard.
+pub(super) enum Question {
     /// Report counters and sizes.
     Metrics(Sender<ShardMetrics>),
     /// Report the calls as JSON objects, one a line.
     Calls(Sender<String>),
     /// Report whether calls can be taken.
     Ready(Sender<bool>),
+    /// Report on the replication.
+    Cluster(Sender<(u16, ClusterReport)>),
+}
+
+/// What a shard is told to do. Orders of one kind that were not taken yet are one, the newest, so
+/// that there is room for all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
     /// Look at the board of the cluster.
     Look,
     /// Take other keys of the cluster.
     Keys(replication::ClusterKeys),
-    /// Report on the replication.
-    Cluster(Sender<(u16, ClusterReport)>),
     /// Refuse new calls from now on.
     Drain,
     /// Say good-bye to the CDFs and leave the loop.
     Stop,
+}
+
+/// Orders that were not taken yet.
+struct Orders {
+    /// Bit per kind.
+    given: AtomicU8,
+    keys: ArrayQueue<replication::ClusterKeys>,
+}
+
+impl Orders {
+    fn give(&self, order: Order) {
+        let bit = match order {
+            Order::Look => LOOK,
+            Order::Keys(keys) => {
+                self.keys.force_push(keys);
+                KEYS
+            }
+            Order::Drain => DRAIN,
+            Order::Stop => STOP,
+        };
+        self.given.fetch_or(bit, Ordering::AcqRel);
+    }
+
+    fn take(&self) -> impl Iterator<Item = Order> + use<> {
+        let given = match self.given.load(Ordering::Acquire) {
+            0 => 0,
+            _ => self.given.swap(0, Ordering::AcqRel),
+        };
+        let has_keys = given & KEYS != 0;
+        let keys = has_keys.then(|| self.keys.pop().map(Order::Keys)).flatten();
+        let others = [
+            (LOOK, Order::Look),
+            (DRAIN, Order::Drain),
+            (STOP, Order::Stop),
+        ];
+        let others = others.into_iter().filter(move |(bit, _)| given & bit != 0);
+        keys.into_iter().chain(others.map(|(_, order)| order))
+    }
 }
 
 /// What a shard reports for the metrics page.
@@ -92,6 +137,9 @@ pub(super) enum Order {
 pub(super) struct ShardMetrics {
     pub(super) shard: u16,
     pub(super) counters: Counters,
+    pub(super) store: StoreCounters,
+    /// Most records that one write had to tidy up.
+    pub(super) reclaim_burst_max: u64,
     pub(super) calls: u64,
     pub(super) transactions: u64,
     pub(super) timers: u64,
@@ -107,7 +155,8 @@ pub(super) struct ShardMetrics {
 #[derive(Clone)]
 pub(super) struct Inlet {
     hops: Arc<ArrayQueue<Hop>>,
-    orders: Arc<ArrayQueue<Order>>,
+    questions: Arc<ArrayQueue<Question>>,
+    orders: Arc<Orders>,
     bell: Doorbell,
 }
 
@@ -115,7 +164,11 @@ impl Inlet {
     pub(super) fn new(bell: Doorbell) -> Self {
         Self {
             hops: Arc::new(ArrayQueue::new(HOPS_MAX)),
-            orders: Arc::new(ArrayQueue::new(ORDERS_MAX)),
+            questions: Arc::new(ArrayQueue::new(QUESTIONS_MAX)),
+            orders: Arc::new(Orders {
+                given: AtomicU8::new(0),
+                keys: ArrayQueue::new(1),
+            }),
             bell,
         }
     }
@@ -127,11 +180,18 @@ impl Inlet {
         Ok(())
     }
 
-    /// Gives an order; false when too many wait.
-    pub(super) fn order(&self, order: Order) -> bool {
-        let taken = self.orders.push(order).is_ok();
+    /// Asks a question; false when too many wait.
+    #[must_use]
+    pub(super) fn ask(&self, question: Question) -> bool {
+        let taken = self.questions.push(question).is_ok();
         self.bell.ring();
         taken
+    }
+
+    /// Gives an order, which is not lost whatever waits.
+    pub(super) fn order(&self, order: Order) {
+        self.orders.give(order);
+        self.bell.ring();
     }
 
     /// The shard is awake: it needs no ringing.
@@ -142,15 +202,20 @@ impl Inlet {
     /// The shard is about to sleep. False when it may not, for something waits.
     pub(super) fn sleep(&self) -> bool {
         self.bell.sleep();
-        self.hops.is_empty() && self.orders.is_empty()
+        let is_quiet = self.orders.given.load(Ordering::Acquire) == 0;
+        is_quiet && self.hops.is_empty() && self.questions.is_empty()
     }
 
     pub(super) fn next_hop(&self) -> Option<Hop> {
         self.hops.pop()
     }
 
-    pub(super) fn next_order(&self) -> Option<Order> {
-        self.orders.pop()
+    pub(super) fn next_question(&self) -> Option<Question> {
+        self.questions.pop()
+    }
+
+    pub(super) fn orders(&self) -> impl Iterator<Item = Order> + use<> {
+        self.orders.take()
     }
 }
 
@@ -158,12 +223,47 @@ impl Inlet {
 const HOPS_MAX: usize = 4_096;
 /// Places of the histogram of waits: up to 2^17 us, and what is longer.
 const WAIT_PLACES: usize = 19;
-/// Orders that may wait for one shard.
-const ORDERS_MAX: usize = 64;
+/// Questions that may wait for one shard.
+const QUESTIONS_MAX: usize = 64;
+const LOOK: u8 = 1;
+const KEYS: u8 = 2;
+const DRAIN: u8 = 4;
+const STOP: u8 = 8;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_shard_is_told_to_do_is_not_lost_among_questions() {
+        let (bell, _socket) = Doorbell::new().expect("a socket pair");
+        let inlet = Inlet::new(bell);
+        let (reply, _answers) = crossbeam::channel::bounded(1);
+        let asked = (0..2 * QUESTIONS_MAX).filter(|_| inlet.ask(Question::Ready(reply.clone())));
+        assert_eq!(asked.count(), QUESTIONS_MAX);
+        let keys = |id| replication::ClusterKeys {
+            current: (id, [7; 32]),
+            other: None,
+        };
+        inlet.order(Order::Drain);
+        for id in 0..100 {
+            inlet.order(Order::Look);
+            inlet.order(Order::Keys(keys(id)));
+        }
+        inlet.order(Order::Stop);
+        while inlet.next_question().is_some() {}
+        assert!(!inlet.sleep(), "there is something to do");
+        let given: Vec<Order> = inlet.orders().collect();
+        let wanted = [
+            Order::Keys(keys(99)),
+            Order::Look,
+            Order::Drain,
+            Order::Stop,
+        ];
+        assert_eq!(given, wanted);
+        assert_eq!(inlet.orders().count(), 0);
+        assert!(inlet.sleep());
+    }
 
     #[test]
     fn a_wait_is_counted_below_the_next_power_of_two() {

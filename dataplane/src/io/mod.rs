@@ -54,6 +54,13 @@ pub enum NodeError {
         /// Shards that are needed.
         wanted: usize,
     },
+    /// Not all calls in the rings could be listed.
+    Unread {
+        /// Rings that cannot be read.
+        rings: usize,
+        /// Calls in others whose states cannot be read.
+        states: usize,
+    },
     /// glommio could not start an executor.
     Executor(String),
     /// A running node's admin pages do not answer, or not as asked.
@@ -100,6 +107,11 @@ impl fmt::Display for NodeError {
                  moved (`ringtoll drain`); remove the file to lose them",
                 file.display()
             ),
+            Self::Unread { rings, states } => write!(
+                f,
+                "{rings} rings and {states} calls in others cannot be read: damaged, or of another \
+                 version"
+            ),
             Self::Executor(error) => write!(
                 f,
                 "cannot start a shard: {error}\n  fix: check that the cores in node.cores exist \
@@ -118,8 +130,8 @@ impl fmt::Display for NodeError {
             ),
             Self::Vote(error) => write!(
                 f,
-                "cannot take part in the cluster: {error}\n  fix: a node whose disk was lost must \
-                 not vote as if it had never run; give it a new id, or restore its data_dir"
+                "cannot take part in the cluster: {error}\n  fix: what a node needs at its \
+                 first start and after the loss of its disk is in replication/GUARANTEES.md"
             ),
             Self::Store(error) => write!(f, "cannot use the CDF's store: {error}"),
         }

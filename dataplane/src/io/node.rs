@@ -25,7 +25,7 @@ use super::clock::Clock;
 use super::driver::{self, Seat};
 use super::member::{self, Departure, Member, MemberParts, Vote};
 use super::memory;
-use super::mesh::{Inlet, Order, ShardMetrics};
+use super::mesh::{Inlet, Order, Question, ShardMetrics};
 use super::wake::Doorbell;
 use super::{BundledCdf, NodeError, admin, backlog, rings, sys, udp};
 use crate::b2bua::{CallState, Place, SCHEMA, SCHEMA_FORMER};
@@ -200,7 +200,7 @@ impl Node {
 
     /// What the shards report.
     fn metrics(&self) -> Vec<ShardMetrics> {
-        admin::ask(&self.inlets, Order::Metrics)
+        admin::ask(&self.inlets, Question::Metrics)
     }
 
     /// Ends the shards.
@@ -306,8 +306,8 @@ impl Joining {
         };
         let keys = member::read_keys(&cluster.key_file)?;
         let rings = config.node.state_dir.join(cluster.own.to_string());
-        let has_rings = rings.join("0.young").exists();
-        let vote = Vote::open(&config.node.data_dir, cluster, &keys, has_rings)?;
+        let rings = rings.join("0.young").exists().then_some(rings.as_path());
+        let vote = Vote::open(&config.node.data_dir, cluster, &keys, rings, clock.now())?;
         let plan = ClusterPlan {
             keys: keys.keys,
             number: keys.cluster,
@@ -321,7 +321,7 @@ impl Joining {
 
     fn join(self, config: &Config, clock: Clock, inlets: Vec<Inlet>) -> Result<Member, NodeError> {
         let cluster = config.cluster.as_ref().expect("it was there");
-        let kept = self.vote.is_first_boot() || self.plan.kept.load(Ordering::Acquire);
+        let kept = self.plan.kept.load(Ordering::Acquire);
         Member::start(MemberParts {
             cluster,
             keys: &self.keys,

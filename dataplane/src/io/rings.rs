@@ -2,12 +2,14 @@
 
 use std::path::Path;
 
-use replication::{CallId, OpenError, Reader, Recovery, Ring, RingConfig, RingError};
+use replication::{CallId, OpenError, Reader, Recovery, Ring, RingConfig, RingCounters, RingError};
 
 use super::NodeError;
 use charging::time::Now;
 
 use crate::b2bua::{CallState, read_state};
+use crate::cluster::add_ring;
+use crate::counters::StoreCounters;
 use crate::store::{Blob, BlobStore, Stored};
 
 /// Opens the ring of a shard and reads the calls that an earlier run left in it.
@@ -70,42 +72,80 @@ impl BlobStore for RingStore {
         self.ring.fill() as u32
     }
 
+    fn counters(&self) -> StoreCounters {
+        let mut counts = StoreCounters::default();
+        add_ring(&mut counts, self.ring.counters());
+        counts
+    }
+
+    fn ring_counters(&self) -> Option<&RingCounters> {
+        Some(self.ring.counters())
+    }
+
     fn reclaim(&mut self) -> bool {
         self.ring.reclaim_idle(RECLAIM_A_TURN) > 0
     }
 }
 
-/// Prints the calls in the rings below `state_dir`, of a node that runs or not.
+/// Prints the calls in the rings below `state_dir`, of a node that runs or not. What cannot be read
+/// is named on standard error.
+///
+/// # Errors
+/// The directory, a ring or a call's state could not be read; what could is printed.
 pub fn list_calls(state_dir: &Path) -> Result<(), NodeError> {
     let wrong = |error: std::io::Error| NodeError::File(state_dir.to_owned(), error);
-    let mut out = String::new();
+    let (mut rings, mut states) = (0, 0);
     for entry in std::fs::read_dir(state_dir).map_err(wrong)? {
         let dir = entry.map_err(wrong)?.path();
         let Some(node) = number_of(&dir) else {
             continue;
         };
-        for file in std::fs::read_dir(&dir).map_err(wrong)?.flatten() {
+        let files = match std::fs::read_dir(&dir) {
+            Ok(files) => files,
+            Err(error) => {
+                eprintln!("{}: {error}", dir.display());
+                rings += 1;
+                continue;
+            }
+        };
+        for file in files.flatten() {
             let path = file.path();
             if path.extension().is_some_and(|end| end == "young")
                 && let Some(shard) = number_of(&path)
             {
-                list_ring(state_dir, node, shard, &mut out)?;
+                match list_ring(state_dir, node, shard) {
+                    Ok(0) => {}
+                    Ok(unread) => {
+                        let path = path.with_extension("*");
+                        eprintln!("{}: {unread} calls cannot be read", path.display());
+                        states += unread;
+                    }
+                    Err(error) => {
+                        eprintln!("{}: {error}", path.with_extension("*").display());
+                        rings += 1;
+                    }
+                }
             }
         }
     }
-    print!("{out}");
+    if rings + states > 0 {
+        return Err(NodeError::Unread { rings, states });
+    }
     Ok(())
 }
 
-fn list_ring(state_dir: &Path, node: u16, shard: u16, out: &mut String) -> Result<(), NodeError> {
-    let reader =
-        Reader::open(state_dir, node, shard).map_err(|error| NodeError::Ring(error.to_string()))?;
+// Says how many calls' states cannot be read.
+fn list_ring(state_dir: &Path, node: u16, shard: u16) -> Result<usize, OpenError> {
+    let reader = Reader::open(state_dir, node, shard)?;
+    let (mut out, mut unread) = (String::new(), 0);
     for copied in reader.snapshot().values() {
-        if let Some(state) = read_state(copied.meta.schema, &copied.payload) {
-            super::calls_json::line(out, &state);
+        match read_state(copied.meta.schema, &copied.payload) {
+            Some(state) => super::calls_json::line(&mut out, &state),
+            None => unread += 1,
         }
     }
-    Ok(())
+    print!("{out}");
+    Ok(unread)
 }
 
 fn number_of(path: &Path) -> Option<u16> {

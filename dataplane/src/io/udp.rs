@@ -180,11 +180,40 @@ impl Peers {
             if self.batch.is_empty() {
                 return;
             }
-            let datagrams = self.batch.iter();
-            let datagrams = datagrams.map(|(to, from, until)| (*to, &self.bytes[*from..*until]));
-            let _ = sender.send(ports[self.port].fd, datagrams);
+            let failed = send_all(sender, ports[self.port].fd, &self.batch, &self.bytes);
+            shard.env().counters.peer_datagram_send_failed += failed;
         }
     }
+}
+
+// Sends a batch, each datagram of which says where it begins and ends in `bytes`; says how many the
+// kernel did not take.
+fn send_all(
+    sender: &mut Sender,
+    fd: RawFd,
+    batch: &[(SocketAddr, usize, usize)],
+    bytes: &[u8],
+) -> u64 {
+    let (mut start, mut failed) = (0, 0);
+    while start < batch.len() {
+        let left = batch[start..].iter();
+        let left = left.map(|(to, from, until)| (*to, &bytes[*from..*until]));
+        match sender.send(fd, left) {
+            Ok(sent) if sent > 0 => start += sent,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // The kernel's buffer is full.
+            Ok(_) => return failed + (batch.len() - start) as u64,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return failed + (batch.len() - start) as u64;
+            }
+            // One node cannot be reached: the others can.
+            Err(_) => {
+                failed += 1;
+                start += 1;
+            }
+        }
+    }
+    failed
 }
 
 /// Batches to other nodes in one turn; what is left asks for the next turn at once.
@@ -194,3 +223,27 @@ const SOCKET_BUFFER: usize = 8 << 20;
 /// How long a taken address may become free.
 const TAKEN_WAIT: Duration = Duration::from_secs(3);
 const TAKEN_POLL: Duration = Duration::from_millis(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_cannot_be_reached_is_counted_and_keeps_nothing_from_the_others() {
+        let (from, to) = (
+            std::net::UdpSocket::bind("127.0.0.1:0").expect("loopback has free ports"),
+            std::net::UdpSocket::bind("127.0.0.1:0").expect("loopback has free ports"),
+        );
+        let good = to.local_addr().expect("a bound socket has an address");
+        // Not from the loopback.
+        let bad: SocketAddr = "192.0.2.1:7000".parse().expect("a literal");
+        let batch = [(good, 0, 2), (bad, 2, 4), (bad, 4, 6), (good, 6, 8)];
+        let failed = send_all(&mut Sender::new(), from.as_raw_fd(), &batch, b"aabbccdd");
+        assert_eq!(failed, 2);
+        let mut buffer = [0; 4];
+        for expected in [b"aa", b"dd"] {
+            let length = to.recv(&mut buffer).expect("it was sent");
+            assert_eq!(&buffer[..length], expected);
+        }
+    }
+}

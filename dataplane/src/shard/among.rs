@@ -68,7 +68,6 @@ impl Shard {
                     from: source,
                     listener,
                 };
-                self.env.counters.sip_datagram_received += 1;
                 if self.take_datagram(origin, bytes, hops) != Taken::Here {
                     // Nodes with different numbers of shards cannot share calls.
                     self.env.counters.forward_malformed += 1;

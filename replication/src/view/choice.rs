@@ -85,7 +85,7 @@ impl Views {
                 standing: Standing::Joining,
                 ..known
             };
-            if peer.kept {
+            if peer.kept || base.never_had(node) {
                 view.gone &= !(1 << node);
             } else {
                 view.gone |= 1 << node;
@@ -99,16 +99,18 @@ impl Views {
         }
     }
 
-    /// V9: nobody is alive. Joiners go on if all data nodes are joining in `base` and synced
-    /// under that very view, or after a long wait.
+    /// V9: nobody is alive. Joiners go on if all data nodes that ever were there are joining in
+    /// `base` and synced under that very view, or after a long wait.
     fn raise_the_last(&self, now: u64, base: &View, view: &mut View) {
         if self.data_nodes().any(|node| base.is_alive(node)) {
             return;
         }
         let is_joining = |node: usize| base.nodes[node].standing == Standing::Joining;
+        let joining = *view;
+        let is_same = |node: usize| joining.nodes[node] == base.nodes[node];
         let all = self
             .data_nodes()
-            .all(|node| is_joining(node) && view.nodes[node] == base.nodes[node]);
+            .all(|node| base.never_had(node) || is_joining(node) && is_same(node));
         let waited = self
             .no_alive_since
             .is_some_and(|at| now >= at + ALL_RESTARTED_PATIENCE_NS);
@@ -117,7 +119,7 @@ impl Views {
         }
         for node in self.data_nodes() {
             let synced = self.peers[node].synced == base.number;
-            if is_joining(node) && view.nodes[node] == base.nodes[node] && synced {
+            if is_joining(node) && is_same(node) && synced {
                 view.nodes[node].standing = Standing::Alive;
             }
         }

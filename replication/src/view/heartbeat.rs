@@ -104,6 +104,7 @@ impl PeerView {
             given: now,
             ages_ms: [0; VOTERS_MAX],
             dead_since: now,
+            former_lives: 0,
         }
     }
 }

@@ -5,7 +5,8 @@
 //! that everybody reads: a new schema appears in records only once the last member reads it, and
 //! heartbeats, which come before any agreement, are written in the lowest version. A node reads
 //! the present and the former version of both, so the way is one version at a time, in any order
-//! of nodes, and back again until the last node has come up.
+//! of nodes, and back again until the last node has come up. A node that is dead holds the newer
+//! schema back for ten minutes; who comes back later has to be upgraded first.
 //!
 //! Nodes with different numbers of shards have nothing in common either.
 //!
@@ -15,7 +16,6 @@
 
 use super::Views;
 use crate::frame::{PROTOCOL, PROTOCOL_MIN};
-use crate::replicator::Standing;
 
 /// What a node reads and writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -75,15 +75,33 @@ impl Views {
         self.peers[me].versions = self.versions;
     }
 
-    /// Schema to write payloads in: the highest that every member heard so far reads.
+    /// Schema to write payloads in: the highest that every member heard so far reads, and every
+    /// node that was one within the last ten minutes. It may only have been cut off for a moment,
+    /// and could not come back while records are held that it does not read. Of one that was dead
+    /// before this node started nobody knows what it reads: the lowest that this node does.
     #[must_use]
     pub fn schema(&self) -> u16 {
-        let members = self.data_nodes().filter(|&node| {
-            let is_heard = self.peers[node].incarnation != 0;
-            is_heard && self.view.nodes[node].standing != Standing::Dead
-        });
-        let highest = members.map(|node| self.peers[node].versions.schema.1);
-        highest.fold(self.versions.schema.1, u16::min)
+        let highest = |node: usize| {
+            let peer = &self.peers[node];
+            let is_heard = peer.incarnation != 0;
+            let was_member = self.view.is_dead(node) && !self.view.never_had(node);
+            match was_member {
+                true if self.versions_forgotten >> node & 1 == 1 => u16::MAX,
+                true if !is_heard => self.versions.schema.0,
+                _ if is_heard => peer.versions.schema.1,
+                _ => u16::MAX,
+            }
+        };
+        let members = self.data_nodes().map(highest);
+        members.fold(self.versions.schema.1, u16::min)
+    }
+
+    pub(super) fn forget_versions(&mut self, now: u64) {
+        let is_long_dead = |&node: &usize| {
+            self.view.is_dead(node) && now >= self.peers[node].dead_since + VERSIONS_KEPT_NS
+        };
+        let forgotten = self.data_nodes().filter(is_long_dead);
+        self.versions_forgotten = forgotten.fold(0, |mask, node| mask | 1 << node);
     }
 
     /// Protocol to write to a peer, for `Replicator::set_protocol` and `Courier::set_protocol`;
@@ -128,6 +146,10 @@ impl Views {
         is_compatible
     }
 }
+
+/// So long the others write what a dead node reads: longer than a node takes to be started again,
+/// by hand if need be.
+const VERSIONS_KEPT_NS: u64 = 600_000_000_000;
 
 #[cfg(test)]
 mod tests {

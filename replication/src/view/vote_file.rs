@@ -3,7 +3,7 @@
 //! ```text
 //!  vote        the file: identity, incarnation, kept, promised, accepted view, checksum (174 B)
 //!  vote.new    the next content on its way: written, synced, renamed over the file
-//!  vote.boot   permission to begin without a file; consumed by the first start
+//!  vote.boot   from an operator: this node never ran; used up by the first start
 //!  vote.replace  seconds since 1970, from an operator: the vote is lost, read it back
 //!  vote.lock   held by the process that votes
 //! ```
@@ -11,8 +11,11 @@
 //! A save writes a whole new file and renames it, so a power loss leaves the former content or
 //! the new one, and any other damage is told from both by the checksum: a voter must never fall
 //! back to an older vote (V10). A file that is missing is therefore a *lost* vote, unless an
-//! operator has said by [`VoteFile::permit_first_boot`] that this node never ran: a configuration
-//! value could not say it, for it would still say so after the disk was replaced.
+//! operator has said by [`VoteFile::permit_first_boot`], or `touch vote.boot`, that this node never
+//! ran: a configuration value could not say it, for it would still say so after the disk was
+//! replaced. Should it have run after all, it does no harm that can be prevented: its incarnation is
+//! the time, so that nothing is sealed twice under one; it is not believed to have kept anything; and
+//! its vote is read back like a lost one as soon as a view shows that it is known.
 //!
 //! # A lost vote
 //!
@@ -31,11 +34,12 @@
 //!        └─ durable ──▶ Views::start ── the same incarnation ──▲
 //! ```
 //!
-//! 1. `let mut vote = VoteFile::open(path, identity)?`: the raised incarnation is on disk now, so
+//! 1. `let mut vote = VoteFile::open(path, identity, now_s)?`: the raised incarnation is on disk now, so
 //!    a crash from here on repeats none, whatever was sealed under it.
 //! 2. Open the rings with `incarnation: vote.incarnation()`. `kept` is true if every shard's
-//!    [`Recovery::kept`](crate::Recovery::kept) is, or if `vote.boot() == Boot::First`.
-//! 3. `Views::start(config, vote.durable(), kept, now, &mut vote)`.
+//!    [`Recovery::kept`](crate::Recovery::kept) is.
+//! 3. `Views::start(config, vote.durable(), kept, now, &mut vote)`, and `set_first_boot` if
+//!    `vote.boot() == Boot::First`.
 //! 4. Make `Replicator` and `Courier` with `views.incarnation()`. It is `vote.incarnation()` at
 //!    first and rises while the node runs, when the node reads that it was declared dead: make
 //!    both anew whenever it differs from theirs. The ring keeps its own, for ids of calls stay
@@ -76,7 +80,7 @@ pub struct VoteIdentity {
 /// What an open vote says about the node's past.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Boot {
-    /// The node never ran before.
+    /// The node never ran before, says its operator.
     First,
     /// It did.
     Again,
@@ -97,6 +101,8 @@ pub enum VoteFault {
     Identity(VoteIdentity),
     /// `vote.replace` does not hold seconds since 1970.
     Replacement,
+    /// The time is one of before 2001, and a first boot needs it.
+    Clock,
     /// Another process holds it.
     Locked,
     /// The incarnation cannot be raised any more.
@@ -138,11 +144,12 @@ impl VoteFile {
         sync_folder(folder)
     }
 
-    /// Opens the vote of a node and raises its incarnation, on disk before this returns.
+    /// Opens the vote of a node and raises its incarnation, on disk before this returns. `now_s` is
+    /// the time in seconds since 1970.
     ///
     /// # Errors
     /// See [`VoteFault`].
-    pub fn open(path: &Path, identity: VoteIdentity) -> Result<Self, VoteFault> {
+    pub fn open(path: &Path, identity: VoteIdentity, now_s: u32) -> Result<Self, VoteFault> {
         // Without its folder there is no file either.
         let lock = lock(path).map_err(|fault| match fault {
             VoteFault::Io(io::ErrorKind::NotFound) => VoteFault::Lost,
@@ -156,7 +163,8 @@ impl VoteFile {
                 if let Some(incarnation) = replacement(&replace)? {
                     (Durable::replacement(incarnation), Boot::Replaced)
                 } else if permit.try_exists()? {
-                    (Durable::bootstrap(), Boot::First)
+                    let now_s = incarnation_of(now_s).ok_or(VoteFault::Clock)?;
+                    (Durable::first_boot(now_s), Boot::First)
                 } else {
                     return Err(VoteFault::Lost);
                 }
@@ -246,9 +254,15 @@ fn replacement(path: &Path) -> Result<Option<u32>, VoteFault> {
         Err(error) => return Err(error.into()),
     };
     let seconds = text.trim().parse().ok();
-    // An incarnation must leave room for those of later starts (and for the clocks of 2038).
-    let seconds = seconds.filter(|seconds| (SECONDS_MIN..COUNT_MAX).contains(seconds));
+    let seconds = seconds.and_then(incarnation_of);
     seconds.map(Some).ok_or(VoteFault::Replacement)
+}
+
+// An incarnation must leave room for those of later starts (and for the clocks of 2038).
+fn incarnation_of(seconds: u32) -> Option<u32> {
+    (SECONDS_MIN..COUNT_MAX)
+        .contains(&seconds)
+        .then_some(seconds)
 }
 
 fn folder(path: &Path) -> &Path {
@@ -340,9 +354,9 @@ impl std::fmt::Display for VoteFault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Lost => f.write_str(
-                "there is no vote file and no permission for a first boot: this node's vote is \
-                 lost; if no other process runs as this node, `date +%s > vote.replace` beside it \
-                 lets the next start read it back from the others",
+                "there is no vote file: if this node never ran, `touch vote.boot` where it belongs \
+                 lets it begin; if it did, its vote is lost, and if no other process runs as this \
+                 node, `date +%s > vote.replace` lets the next start read it back from the others",
             ),
             Self::Damaged => f.write_str("the vote file is damaged, so its vote is lost"),
             Self::Format(found) => write!(f, "vote file format {found} is not one it reads"),
@@ -354,6 +368,9 @@ impl std::fmt::Display for VoteFault {
             Self::Replacement => {
                 f.write_str("vote.replace must hold the seconds since 1970: date +%s")
             }
+            Self::Clock => f.write_str(
+                "this host's clock is wrong, and the first start of a node counts by it",
+            ),
             Self::Locked => f.write_str("another process holds the vote file"),
             Self::IncarnationsExhausted => f.write_str("the node was started 2^32 - 1 times"),
             Self::Io(kind) => write!(f, "{kind}"),
@@ -381,6 +398,7 @@ mod tests {
         cluster: 7,
         node: 2,
     };
+    const NOW_S: u32 = 1_700_000_000;
 
     fn place() -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().expect("a temporary folder");
@@ -389,11 +407,13 @@ mod tests {
     }
 
     fn opened(path: &Path) -> VoteFile {
-        VoteFile::open(path, IDENTITY).expect("a vote file")
+        VoteFile::open(path, IDENTITY, NOW_S).expect("a vote file")
     }
 
     fn fault(path: &Path) -> VoteFault {
-        VoteFile::open(path, IDENTITY).map(|_| ()).unwrap_err()
+        VoteFile::open(path, IDENTITY, NOW_S)
+            .map(|_| ())
+            .unwrap_err()
     }
 
     fn a_vote(incarnation: u32) -> Durable {
@@ -421,12 +441,31 @@ mod tests {
         assert_eq!(fault(&path), VoteFault::Lost);
         VoteFile::permit_first_boot(&path).expect("a writable folder");
         let vote = opened(&path);
-        assert_eq!((vote.boot(), vote.incarnation()), (Boot::First, 1));
-        assert_eq!(vote.durable(), Durable::bootstrap());
+        assert_eq!((vote.boot(), vote.incarnation()), (Boot::First, NOW_S + 1));
+        assert_eq!(vote.durable(), Durable::first_boot(NOW_S));
+        assert!(!vote.durable().kept, "it has nothing");
         drop(vote);
         assert_eq!(opened(&path).boot(), Boot::Again);
         fs::remove_file(&path).expect("the file is there");
         assert_eq!(fault(&path), VoteFault::Lost, "the permission is used up");
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "writes files")]
+    fn a_disk_that_is_lost_and_bootstrapped_again_repeats_no_incarnation() {
+        let (_dir, path) = place();
+        let mut seen = std::collections::BTreeSet::new();
+        for disk in 0..3 {
+            VoteFile::permit_first_boot(&path).expect("a writable folder");
+            for _ in 0..5 {
+                let vote = VoteFile::open(&path, IDENTITY, NOW_S + 60 * disk);
+                assert!(seen.insert(vote.expect("a vote file").incarnation()));
+            }
+            fs::remove_file(&path).expect("the file is there");
+        }
+        VoteFile::permit_first_boot(&path).expect("a writable folder");
+        let without_clock = VoteFile::open(&path, IDENTITY, 90).map(|_| ());
+        assert_eq!(without_clock, Err(VoteFault::Clock));
     }
 
     #[test]
@@ -458,7 +497,7 @@ mod tests {
     fn every_open_has_an_incarnation_of_its_own_even_if_nothing_follows() {
         let (_dir, path) = place();
         VoteFile::permit_first_boot(&path).expect("a writable folder");
-        for expected in 1..5 {
+        for expected in NOW_S + 1..NOW_S + 5 {
             // As after a crash between opening and the first use.
             assert_eq!(opened(&path).incarnation(), expected);
         }
@@ -469,7 +508,7 @@ mod tests {
     fn views_start_under_the_incarnation_of_the_file_without_a_further_write() {
         let (_dir, path) = place();
         VoteFile::permit_first_boot(&path).expect("a writable folder");
-        for expected in 1..3 {
+        for expected in NOW_S + 1..NOW_S + 3 {
             let mut vote = opened(&path);
             let config = ViewConfig {
                 node: 2,
@@ -540,7 +579,7 @@ mod tests {
             node: 3,
             ..IDENTITY
         };
-        let refused = VoteFile::open(&path, other).map(|_| ()).unwrap_err();
+        let refused = VoteFile::open(&path, other, NOW_S).map(|_| ()).unwrap_err();
         assert_eq!(refused, VoteFault::Identity(IDENTITY));
     }
 
@@ -556,6 +595,6 @@ mod tests {
         assert_eq!(vote.saves_failed(), 1);
         fs::remove_dir(path.with_extension("new")).expect("the folder is there");
         drop(vote);
-        assert_eq!(opened(&path).durable().vote, Durable::bootstrap().vote);
+        assert_eq!(opened(&path).durable().vote, Durable::first_boot(0).vote);
     }
 }

@@ -189,6 +189,24 @@ fn a_voter_that_lost_its_disk_confirms_nobodys_lease() {
 }
 
 #[test]
+fn a_disk_that_refuses_when_a_node_reads_that_it_is_dead_is_asked_again() {
+    let mut world = World::new(3, 0, 7);
+    world.run(1000);
+    world.isolate(2);
+    world.run(2000);
+    world.nodes[2].disk.fails = true;
+    world.cut.clear();
+    world.run(1000);
+    assert_eq!(world.standing(2, 2), Standing::Dead);
+    assert_eq!(world.nodes[2].views.incarnation(), 1, "no other is stored");
+    assert!(world.nodes[2].views.saves_failed() > 0);
+    world.nodes[2].disk.fails = false;
+    world.run(3000);
+    assert_eq!(world.nodes[2].views.incarnation(), 2);
+    assert!(world.everybody_acts());
+}
+
+#[test]
 fn half_filled_memory_is_no_memory() {
     let mut world = World::new(3, 0, 22);
     world.run(1000);

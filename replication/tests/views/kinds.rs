@@ -83,6 +83,55 @@ fn a_cluster_is_upgraded_node_by_node_and_writes_anew_only_at_the_end() {
 }
 
 #[test]
+fn the_last_node_of_a_former_version_may_be_away_for_a_while() {
+    let former = Versions {
+        schema: (4, 5),
+        schema_held: 5,
+        ..Versions::default()
+    };
+    let present = Versions {
+        schema: (5, 6),
+        ..former
+    };
+    let mut world = World::new(3, 0, 28);
+    world.nodes[0].views.set_versions(present);
+    world.nodes[1].views.set_versions(present);
+    world.nodes[2].views.set_versions(former);
+    world.run(1000);
+    let writes = |world: &World, schema| {
+        let writers = world.nodes[..2].iter();
+        writers.map(|node| node.views.schema()).all(|s| s == schema)
+    };
+    for lasts in [300, 2_000, 60_000] {
+        world.isolate(2);
+        world.run(lasts);
+        assert!(writes(&world, 5), "after {lasts} ms");
+        world.cut.clear();
+        world.run(3000);
+        assert!(world.everybody_acts(), "after {lasts} ms");
+    }
+    // Nor does it matter that another one starts meanwhile, which never heard it.
+    world.isolate(2);
+    world.run(1000);
+    world.restart(0, true);
+    world.nodes[0].views.set_versions(present);
+    world.run(2000);
+    assert!(world.may_act(0) && writes(&world, 5));
+    world.cut.clear();
+    world.run(3000);
+    assert!(world.everybody_acts());
+    // But nobody waits for it for ever.
+    world.isolate(2);
+    world.run(650_000);
+    assert!(world.may_act(0) && writes(&world, 6));
+    world.cut.clear();
+    world.restart(2, true);
+    world.nodes[2].views.set_versions(present);
+    world.run(3000);
+    assert!(world.everybody_acts() && world.nodes[2].views.schema() == 6);
+}
+
+#[test]
 fn a_node_two_versions_ahead_is_refused_and_harms_nobody() {
     let mut world = World::new(3, 0, 27);
     world.run(1000);

@@ -26,7 +26,7 @@
 //! | V7 gone until settled | `a_node_that_lost_its_memory_...` |
 //! | V7 kmin at a return, and when settled | `a_member_back_...`, `a_view_that_settled_...` |
 //! | V8 joins, is filled, then alive | `a_joining_node_...` |
-//! | V8 rises when told dead | `an_isolated_node_...` |
+//! | V8 rises when told dead, once the disk takes it | `an_isolated_node_...`, `a_disk_that_...` |
 //! | V8 resumes first | `a_node_that_became_alive_...` |
 //! | V8 who may yet learn of its calls makes nobody forget | peers: `a_joiner_that_is_asked_...` |
 //! | V8 what it lost comes back first | `..._waits_for_who_may_have_its_calls_...` |
@@ -34,13 +34,16 @@
 //! | V10 lost memory; half-filled memory | `a_node_that_lost_...`, `half_filled_memory_...` |
 //! | V10 the vote before the answer | `a_vote_that_is_not_stored_...`; register_model |
 //! | V10 a lost vote is read back first | `a_voter_that_lost_its_disk_...`; register_model |
+//! | V10 a first boot, and one that is none | those of `first_boot` |
 //! | V11 the witness | `two_nodes_and_a_witness_...`, `a_witness_votes_...` |
 //! | V12 two voters | `two_voters_...` |
+//! | what a dead node reads counts for a while | `the_last_node_of_a_former_version_...` |
 //! | V13 leaving | those with *drain* and *given*; cluster: `nodes_leave_in_turn_...` |
 
 mod acting;
 mod adopting;
 mod faults;
+mod first_boot;
 mod joining;
 mod kinds;
 mod leaving;

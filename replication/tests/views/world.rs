@@ -8,6 +8,8 @@ use replication::view::{
 };
 
 pub(crate) const MS: u64 = 1_000_000;
+/// A time.
+const SECONDS: u32 = 1_700_000_000;
 
 pub(crate) struct Disk {
     pub(crate) content: Durable,
@@ -78,11 +80,24 @@ pub(crate) fn config(node: u8, voters: u8, witnesses: u32) -> ViewConfig {
 
 impl World {
     pub(crate) fn new(voters: u8, witnesses: u32, seed: u64) -> Self {
+        Self::begun(voters, witnesses, seed, Durable::bootstrap())
+    }
+
+    /// All nodes boot for the first time.
+    pub(crate) fn first_boot(voters: u8, witnesses: u32, seed: u64) -> Self {
+        let mut world = Self::begun(voters, witnesses, seed, Durable::first_boot(SECONDS));
+        for node in &mut world.nodes {
+            node.views.set_first_boot();
+        }
+        world
+    }
+
+    fn begun(voters: u8, witnesses: u32, seed: u64, disk: Durable) -> Self {
         let mut draw = Draw(seed);
         let nodes = (0..voters)
             .map(|node| {
                 let mut disk = Disk {
-                    content: Durable::bootstrap(),
+                    content: disk,
                     fails: false,
                 };
                 let config = config(node, voters, witnesses);
@@ -110,7 +125,7 @@ impl World {
             cut: BTreeSet::new(),
             flying: BinaryHeap::new(),
             sent: 0,
-            history: BTreeMap::from([(1, View::genesis())]),
+            history: BTreeMap::from([(1, disk.vote.accepted.1)]),
             adoptions: 0,
             forced: 0,
         }
@@ -162,7 +177,9 @@ impl World {
     pub(crate) fn after_step(&mut self, at: usize) {
         let view = *self.nodes[at].views.view();
         let known = *self.history.entry(view.number).or_insert(view);
-        assert_eq!(known, view, "one content per view number");
+        // Whoever starts knows none yet.
+        let is_same = known == view || view == View::genesis();
+        assert!(is_same, "one content per view number");
         let now = self.clock(at);
         let node = &mut self.nodes[at];
         if node.resumes && node.views.may_resume(now) && node.views.sync_wanted() == 0 {
@@ -257,6 +274,14 @@ impl World {
         let started = Views::start(config, node.disk.content, kept, now, &mut node.disk);
         node.views = started.expect("it started before");
         node.up = true;
+    }
+
+    /// The operator takes its disk for new and says that it never ran.
+    pub(crate) fn boot_first_again(&mut self, at: usize) {
+        let disk = &mut self.nodes[at].disk;
+        disk.content = Durable::first_boot(SECONDS + 3600);
+        self.restart(at, false);
+        self.nodes[at].views.set_first_boot();
     }
 
     pub(crate) fn standing(&self, seen_by: usize, node: usize) -> Standing {

@@ -320,6 +320,7 @@ impl World {
             } else {
                 (SCHEMA_FORMER, SCHEMA)
             },
+            first_boot: false,
         };
         let shards = if node < cluster.nodes {
             self.setup.shards

@@ -9,6 +9,7 @@
 mod absence;
 mod busy;
 mod clocks;
+mod counts;
 mod full;
 mod losses;
 mod plants;
