@@ -70,8 +70,9 @@ pub struct Shard {
     acts: bool,
     /// Calls whose record waits until it may.
     parked: Vec<CallKey>,
-    /// Calls to commit again.
+    /// Calls to commit again, and when.
     again: Vec<CallKey>,
+    again_due: u64,
     /// Calls whose state found no room, and when they try again.
     full: Vec<CallKey>,
     full_due: u64,
@@ -131,6 +132,7 @@ impl Shard {
             acts: true,
             parked: Vec::new(),
             again: Vec::new(),
+            again_due: 0,
             full: Vec::new(),
             full_due: 0,
             claims,

@@ -207,8 +207,11 @@ impl Shard {
         }
         self.acts = acts;
         self.hand_over();
-        for key in self.again.drain(..) {
-            self.b2bua.touch_call(key);
+        if self.again_due <= self.env.now_ms {
+            self.again_due = self.env.now_ms + AGAIN_MS;
+            for key in self.again.drain(..) {
+                self.b2bua.touch_call(key);
+            }
         }
         if acts && !self.parked.is_empty() {
             for key in self.parked.drain(..) {
@@ -334,7 +337,8 @@ impl Shard {
     pub(super) fn cluster_deadline(&mut self) -> Option<quanta::Instant> {
         let cluster = self.blobs.cluster()?;
         let own = cluster.next_deadline();
-        let soon = (!self.again.is_empty()).then(|| self.env.instant_of(self.env.now_ms + 1));
+        let again = self.again_due.max(self.env.now_ms + 1);
+        let soon = (!self.again.is_empty()).then(|| self.env.instant_of(again));
         let claims = (self.claims.has_news()).then(|| self.env.instant_of(self.claims_due));
         let leaving = self.leaving.as_ref();
         let leaving = leaving.map(|leaving| self.env.instant_of(leaving.next));
@@ -360,6 +364,8 @@ const GIVING_MS: u64 = 5;
 /// So long a call waits for the answers to its charging requests before it is given; whoever has
 /// it then sends them again.
 const PATIENCE_MS: u64 = 5_000;
+/// Pause before states are committed again while too many outputs wait, or this node is no member.
+const AGAIN_MS: u64 = 10;
 /// Pause between looks whether this node may act again.
 const PARKED_MS: u64 = 20;
 /// A claim is told again after that time, against loss.
