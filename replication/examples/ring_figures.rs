@@ -9,7 +9,8 @@ use std::time::Instant;
 
 use replication::{CallId, Ring, RingConfig};
 
-const PAYLOAD: usize = 1136;
+/// Bytes of an archived call (`bench::state`).
+const PAYLOAD: usize = 1600;
 
 fn config(young: u64, old: u64, calls: usize) -> RingConfig {
     RingConfig {

@@ -326,7 +326,7 @@ impl Link {
         let is_urgent = entries > 0 && self.out.urgent;
         let is_full = self.incoming.take_refused();
         let flags = (u8::from(is_urgent) * FLAG_URGENT) | (u8::from(is_full) * FLAG_FULL);
-        self.out.urgent &= self.out.cursor < self.out.slots.len();
+        self.out.urgent &= self.out.has_more();
         self.counters.datagrams_sent += 1;
         self.channel
             .seal(kind, to, flags, &mut buffer[..limit], len)
@@ -448,6 +448,7 @@ impl Link {
     ) {
         self.incoming.begin_sync(stream.sync);
         self.incoming.settle_below(stream.base);
+        let mut pieces = 0;
         for _ in 0..stream.entries {
             let Ok(entry) = Entry::parse(&mut bytes) else {
                 self.counters.body_malformed += 1;
@@ -458,9 +459,14 @@ impl Link {
             } else if self.on_entry(&entry, stream.sync, ring, on) {
                 self.incoming.marks.note(&entry, stream.sync);
                 self.incoming.receive(entry.number);
+            } else {
+                pieces += u16::from(entry.kind == EntryKind::Put && !entry.is_whole());
             }
         }
-        let delay = if head.flags & FLAG_URGENT != 0 {
+        // Of a piece there is nothing to tell before the rest has come, as a rule in the next
+        // datagram.
+        let is_news = pieces < stream.entries || self.incoming.refused;
+        let delay = if head.flags & FLAG_URGENT != 0 && is_news {
             0
         } else {
             self.config.ack_delay_ns

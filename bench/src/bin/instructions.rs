@@ -88,6 +88,8 @@ fn measure(operation: &Operation) -> bool {
         );
         return false;
     };
+    // What a process allocates once and for all is no round's.
+    (operation.run)(1);
     let counted = ROUNDS.map(|rounds| allocations(operation, rounds));
     let (Some(instructions), Some(allocations)) = (per_round([few, many]), per_round(counted))
     else {

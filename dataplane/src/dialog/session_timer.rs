@@ -209,8 +209,9 @@ impl SessionTimer {
         Some(match half.saturating_sub(age) {
             0 => below(spread_ms + 1).min(slack / 2),
             left if left <= slack => left,
-            // It may have been refreshed as long ago as half the interval.
-            _ => below(slack / 2 + 1),
+            // It may have been refreshed as long ago as half the interval. But many a phone has not
+            // asked for refreshes and knows none, and is not troubled before it has to be.
+            _ => slack / 4 * 3 + below(slack / 8 + 1),
         })
     }
 

@@ -215,6 +215,11 @@ impl Outgoing {
         was_walked
     }
 
+    /// Whether something has not been sent yet, be it the rest of a record.
+    pub(super) fn has_more(&self) -> bool {
+        self.partial.is_some() || self.cursor < self.slots.len()
+    }
+
     /// Fills `body` behind the place of the stream's front; hands out length and entry count.
     pub(super) fn fill(
         &mut self,
