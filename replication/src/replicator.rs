@@ -219,6 +219,8 @@ impl Replicator {
             let stays = self.places(self.holds[at].id);
             let hold = &mut self.holds[at];
             if !plant::is(Plant::AcksKept) {
+                // An ack that is still under way from a former place counts as little.
+                hold.targets = stays;
                 hold.acked &= !changed & stays;
             }
             hold.settle(need, on);
@@ -373,7 +375,7 @@ impl Replicator {
                     let first = newest.find(id.hash(), |entry| entry.0 == id);
                     each_hold(holds, base, first.map(|entry| entry.1), |hold| {
                         if hold.version <= version {
-                            hold.acked |= ack;
+                            hold.acked |= ack & hold.targets;
                             hold.settle(need, on);
                         }
                     });
@@ -678,6 +680,7 @@ struct Hold {
     /// Number of the hold before this one of the same call; may be gone.
     former: Option<u64>,
     acked: u32,
+    /// Who was sent it or is filled with it, and keeps it: only their acks count.
     targets: u32,
     next_at: u64,
     settled: bool,

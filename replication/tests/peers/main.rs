@@ -2,6 +2,7 @@
 
 mod conflicts;
 mod forgetting;
+mod places;
 mod resending;
 
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};

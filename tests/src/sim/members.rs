@@ -214,6 +214,10 @@ impl World {
         Some(at.max(paused))
     }
 
+    pub(crate) fn has_stuck_clock(&self) -> bool {
+        self.nodes.iter().any(|node| node.clock == Clock::Stuck)
+    }
+
     // Whether a node believes that it may act, by a clock that can be believed.
     pub(crate) fn has_lease(&self, node: u16) -> bool {
         let state = &self.nodes[usize::from(node)];
