@@ -11,6 +11,8 @@ use replication::{CallId, Ring, RingConfig};
 
 /// Bytes of an archived call (`bench::state`).
 const PAYLOAD: usize = 1600;
+/// The same with its head, as it lies in the ring.
+const RECORD: u64 = replication::layout::record_size(PAYLOAD);
 
 fn config(young: u64, old: u64, calls: usize) -> RingConfig {
     RingConfig {
@@ -100,7 +102,7 @@ fn measured_updates(ring: &mut Ring, ids: &[CallId], count: usize) {
 /// A million calls at 70 %: memory, random updates, recovery.
 fn large(dir: &std::path::Path) {
     let calls = 1_000_000_usize;
-    let live = calls as u64 * 1216;
+    let live = calls as u64 * RECORD;
     let config = config(256 << 20, live * 10 / 7, calls + calls / 4);
     let mut ring = file_ring(dir, &config);
     let ids: Vec<CallId> = (0..calls).map(|_| ring.next_id()).collect();
@@ -142,10 +144,10 @@ fn large(dir: &std::path::Path) {
 /// the end, a tombstone; calls last 100 s on average, exponentially.
 fn life(dir: &std::path::Path) {
     let (calls, mean_s) = (300_000_usize, 100.0_f64);
-    let live = calls as u64 * 1216;
+    let live = calls as u64 * RECORD;
     let rate = calls as f64 / mean_s;
     // Three seconds of traffic.
-    let young = (rate * 3.0 * (6.33 * 1216.0 + 64.0)) as u64;
+    let young = (rate * 3.0 * (6.33 * RECORD as f64 + 64.0)) as u64;
     let mut ring = file_ring(dir, &config(young, live * 10 / 7, calls * 2));
     let mut events = Events {
         heap: BinaryHeap::new(),

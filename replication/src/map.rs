@@ -240,7 +240,11 @@ fn map_reserved(file: &File, pages: Pages) -> Result<MmapRaw, OpenError> {
 
 /// False if there is not enough room.
 fn reserve(file: &File) -> Result<bool, OpenError> {
-    let bytes = file.metadata()?.len();
+    let metadata = file.metadata()?;
+    let bytes = metadata.len();
+    if lacks(&metadata) == 0 {
+        return Ok(true); // as a rule: to ask for what it has takes a look at every page of it
+    }
     let len = libc::off_t::try_from(bytes).map_err(|_| OpenError::NotARing)?;
     loop {
         // SAFETY: the descriptor is open while `file` is borrowed, and no memory is handed over.
