@@ -260,6 +260,11 @@ impl World {
             }
         }
         let mut copies = std::mem::take(&mut self.seen.copies);
+        // Who may not act cannot do anything about it: it has its time from when it may again.
+        let acts = |place: usize| copies.acting.contains_key(&self.node_of(place));
+        copies.behind.retain(|(place, _), _| acts(*place));
+        copies.stale.retain(|(place, _), _| acts(*place));
+        copies.orphaned.retain(|(place, _), _| acts(*place));
         let mut wrong = Vec::new();
         for place in 0..self.seats.len() {
             let node = self.node_of(place);
