@@ -69,6 +69,9 @@ pub(crate) struct Giver {
     answered: [Option<(u32, u64)>; 3],
     /// What was under way when a walk for orphans came before it, which is short and urgent.
     after: Option<Mark>,
+    /// The last walk that was acked left the peer with its share of the giver's calls, and none was
+    /// begun since that could change what it should hold.
+    has_share: bool,
 }
 
 #[derive(Debug)]
@@ -142,6 +145,7 @@ impl Giver {
             Scope::Orphans => put_off.or(self.after),
             Scope::Targets | Scope::All => None,
         };
+        self.has_share &= scope == Scope::Orphans;
         self.begin(mark, now);
     }
 
@@ -192,6 +196,7 @@ impl Giver {
         }
         if let Some(mark) = self.marked.take() {
             self.answered[mark.scope as usize] = Some((mark.view, by));
+            self.has_share |= mark.scope == Scope::Targets && mark.is_final;
         }
         if let Some(mark) = self.after.take() {
             self.begin(mark, now);
@@ -202,6 +207,11 @@ impl Giver {
     /// its answer, but was late. To walk again would bring what the peer has tidied away since.
     pub(crate) fn has_answered(&self, scope: Scope, view: u32, number: u64) -> bool {
         self.answered[scope as usize].is_some_and(|(of, by)| of == view && number < by)
+    }
+
+    /// Whether the peer holds of the giver's calls those it should, and no others.
+    pub(crate) fn has_share(&self) -> bool {
+        self.has_share
     }
 
     /// Whether nothing is under way.

@@ -354,6 +354,12 @@ impl Link {
         self.out.slots.is_empty() && self.giver.is_idle() && self.sync_request.is_none()
     }
 
+    /// Whether the peer is known to hold of this node's calls those it should, and no others.
+    #[must_use]
+    pub(crate) fn has_share(&self) -> bool {
+        self.giver.has_share()
+    }
+
     /// Records that the peer has not acked.
     #[must_use]
     pub fn lag_records(&self) -> u64 {

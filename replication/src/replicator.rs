@@ -117,6 +117,8 @@ pub struct Replicator {
     roll: Roll,
     /// Number of the last settled view.
     settled: u32,
+    /// Nothing is missing or moving in the view.
+    is_still: bool,
     is_alive: bool,
     has_resumed: bool,
     held_refused: u64,
@@ -169,6 +171,7 @@ impl Replicator {
             turn: 0,
             roll: Roll::default(),
             settled: 0,
+            is_still: false,
             is_alive: false,
             has_resumed: false,
             held_refused: 0,
@@ -228,9 +231,10 @@ impl Replicator {
         self.pop_settled();
     }
 
-    /// Sets the number of the last settled view; see [`View::settled`](crate::View::settled).
-    pub fn set_settled_view(&mut self, view: u32) {
-        self.settled = view;
+    /// Sets the number of the last settled view, see [`View::settled`](crate::View::settled), and
+    /// whether the present one is, see [`View::is_settled`](crate::View::is_settled).
+    pub fn set_settled_view(&mut self, view: u32, is_settled: bool) {
+        (self.settled, self.is_still) = (view, is_settled);
     }
 
     /// This node goes on with all calls that are its own (V8): what its peers hold beside them in
@@ -254,7 +258,8 @@ impl Replicator {
     ) -> Committed {
         let targets = self.targets(id) | self.scattered_to(id, kind);
         let urgent = mode == Mode::SemiSync;
-        for n in bits(targets) {
+        // Not counted among the targets: an end that is held in the wrong place may be dropped.
+        for n in bits(targets | self.misplaced(kind)) {
             self.peers[n].link.enqueue(id, version, kind, urgent, now);
         }
         if mode == Mode::Async || self.need() == 0 {
@@ -595,6 +600,19 @@ impl Replicator {
             }
             Err(_) => 0,
         }
+    }
+
+    // Who may hold a copy that it should not, and so must learn of an end: whoever was filled with
+    // everything and has not asked for its share, and whose places have moved. It could outlive
+    // the tombstones of the others, and the call rise again when its owner is dead.
+    fn misplaced(&self, kind: Kind) -> u32 {
+        if kind != Kind::Del {
+            return 0;
+        }
+        let peers = self.peers.iter().enumerate();
+        peers
+            .filter(|(_, peer)| !self.is_still || !peer.link.has_share())
+            .fold(0, |set, (n, _)| set | 1 << n)
     }
 
     fn note_scattered(&mut self, id: CallId, now: u64) {

@@ -104,6 +104,12 @@ impl View {
         }
     }
 
+    /// Whether nothing is missing and nobody came, went or moved since the last settled view.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.gone == 0 && self.changed <= self.settled
+    }
+
     fn is_alive(&self, node: usize) -> bool {
         self.nodes[node].standing == Standing::Alive
     }

@@ -229,7 +229,9 @@ impl ClusterStore {
                     events.push_back(StoreEvent::Released(id.as_u128(), version));
                 }
             });
-        self.replicator.set_settled_view(self.view.settled);
+        let is_settled = self.view.is_settled();
+        self.replicator
+            .set_settled_view(self.view.settled, is_settled);
         self.ring.set_cluster_epoch(self.view.number);
         for &node in &self.data_nodes {
             let epoch = self.view.nodes[usize::from(node)].settled_without;

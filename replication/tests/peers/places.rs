@@ -1,8 +1,8 @@
 //! Calls whose places move while acks are under way.
 
-use replication::{CallId, Mode, Standing, Version};
+use replication::{CallId, Member, Mode, Standing, Version};
 
-use crate::{MS, World};
+use crate::{MS, Node, World};
 
 // Node 1 has the copies while node 2 is no place. Its acks are late: meanwhile node 2 has become
 // one, and what is its now node 1 will drop.
@@ -51,4 +51,63 @@ fn a_late_ack_of_a_former_place_releases_nothing() {
         "what left early had its copy for good"
     );
     assert!(!ids.iter().all(kept), "some have moved");
+}
+
+// Node 2 was filled with everything. As long as it may hold what is not its, its copies hear the
+// end of their calls: they could outlive the tombstones elsewhere.
+#[test]
+fn whoever_holds_more_than_its_share_learns_of_every_end() {
+    let mut world = World::new(3, 2, 6, 0);
+    world.nodes[2].up = false;
+    world.members[2].standing = Standing::Dead;
+    world.enter_view();
+    let ids: Vec<CallId> = (0..60)
+        .map(|_| world.new_call(0, 100, Mode::Async))
+        .collect();
+    world.settle();
+    world.nodes[2] = Node::new(2, 2, 2, &[0, 1, 2], None);
+    world.members[2] = Member {
+        node: 2,
+        incarnation: 2,
+        standing: Standing::Joining,
+    };
+    world.enter_view();
+    let fill = |world: &mut World| {
+        let view = world.view;
+        for giver in [0, 1] {
+            world.nodes[2].replicator.request_sync(giver, view);
+        }
+        world.settle();
+    };
+    fill(&mut world);
+    let holds = |world: &World, id: &CallId| world.nodes[2].ring.newest(*id).is_some();
+    assert!(ids.iter().all(|id| holds(&world, id)));
+
+    let end = |world: &mut World, ids: &[CallId]| {
+        for &id in ids {
+            world.nodes[0].ring.retire(id).expect("live");
+            world.commit(0, id, Mode::Async);
+        }
+        world.settle();
+    };
+    end(&mut world, &ids[..20]);
+    assert!(!ids[..20].iter().any(|id| holds(&world, id)));
+
+    // The view is settled, and its share not asked for yet.
+    let is_settled = true;
+    let replicator = &mut world.nodes[0].replicator;
+    replicator.set_settled_view(world.view, is_settled);
+    end(&mut world, &ids[20..40]);
+    assert!(!ids[20..40].iter().any(|id| holds(&world, id)));
+
+    let view = world.view;
+    world.nodes[2].replicator.request_share(0, view);
+    world.settle();
+    let (own, foreign): (Vec<CallId>, Vec<CallId>) =
+        ids[40..].iter().partition(|id| holds(&world, id));
+    assert!(!own.is_empty() && !foreign.is_empty());
+    // Now it hears of its own only.
+    end(&mut world, &ids[40..]);
+    let knows = |id: &CallId| world.nodes[2].ring.newest_or_tombstone(*id).is_some();
+    assert!(own.iter().all(knows) && !foreign.iter().any(knows));
 }
