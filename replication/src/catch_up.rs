@@ -8,6 +8,12 @@
 //! nothing is forgotten. A mismatch repeats the whole. All of it is idempotent, so it may run
 //! under full traffic and be begun again any time.
 //!
+//! A walk that brings a peer its share ends twice, for what it does not bring may have moved to
+//! another place, where it has not arrived yet. The first mark says that all is there, and nothing
+//! is forgotten; the second one follows when every place of the giver's calls has acked its first.
+//! Else a member that joins, and is filled at leisure, would meanwhile leave the calls whose places
+//! have moved to it with their owner alone.
+//!
 //! To forget is to look at the whole ring, so it goes on over many turns of the loop, and the mark
 //! is acked only when it has ended: until then the giver has not filled the peer. Its end is as if
 //! all had happened the moment the mark was reached. What was written since is passed over
@@ -42,6 +48,8 @@ pub(crate) struct Belongings<'a> {
     /// The peer is the one to go on with the call if its owner is dead, and either that is so, or
     /// the call may have had a dead one since the last settled view.
     pub(crate) is_orphan: &'a dyn Fn(&Meta) -> bool,
+    /// Every other peer has what it should hold, so that this one may forget what it should not.
+    pub(crate) are_elsewhere: bool,
 }
 
 impl Scope {
@@ -62,6 +70,9 @@ pub(crate) struct Giver {
     walk: Option<Walk>,
     /// End of a walk that is not acked yet.
     marked: Option<Mark>,
+    /// End of a walk that is acked: the peer has its share, and is told to forget the rest when all
+    /// others have theirs.
+    waits: Option<Mark>,
     number: u32,
     /// When the newest walk began.
     started: u64,
@@ -69,8 +80,10 @@ pub(crate) struct Giver {
     answered: [Option<(u32, u64)>; 3],
     /// What was under way when a walk for orphans came before it, which is short and urgent.
     after: Option<Mark>,
-    /// The last walk that was acked left the peer with its share of the giver's calls, and none was
-    /// begun since that could change what it should hold.
+    /// The last walk left the peer with all that it should hold of the giver's calls, and none was
+    /// begun since that could change what that is.
+    is_filled: bool,
+    /// And with nothing else.
     has_share: bool,
 }
 
@@ -88,8 +101,10 @@ struct Walk {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Mark {
     pub(crate) scope: Scope,
-    /// The giver knew all its calls when the walk began: what it did not bring, it does not own.
+    /// The giver knew all its calls when the walk began: what it did not bring is to be forgotten.
     pub(crate) is_final: bool,
+    /// Another mark of the same walk will follow, which is final.
+    pub(crate) follows: bool,
     /// View in which the walk began: it brought what was known in that view or later.
     pub(crate) view: u32,
     xor: u64,
@@ -99,16 +114,18 @@ pub(crate) struct Mark {
 impl Mark {
     /// All but view and count, in the place of a call id.
     pub(crate) fn as_id(self) -> CallId {
-        let high = self.scope as u128 | u128::from(self.is_final) << 8;
+        let ends = u128::from(self.is_final) << 8 | u128::from(self.follows) << 9;
+        let high = self.scope as u128 | ends;
         CallId::from_u128(high << 64 | u128::from(self.xor))
     }
 
     pub(crate) fn parse(id: CallId, version: Version) -> Self {
-        let (scope, is_final) = ((id.as_u128() >> 64) as u8, id.as_u128() >> 72 & 1 == 1);
+        let high = (id.as_u128() >> 64) as u64;
         let (view, count) = (version.epoch, version.ver);
         Self {
-            scope: Scope::from_u8(scope),
-            is_final,
+            scope: Scope::from_u8(high as u8),
+            is_final: high >> 8 & 1 == 1,
+            follows: high >> 9 & 1 == 1,
             view,
             xor: id.as_u128() as u64,
             count,
@@ -129,22 +146,21 @@ impl Giver {
     pub(crate) fn start(&mut self, scope: Scope, view: u32, is_final: bool, now: u64) {
         let mark = Mark {
             scope,
-            // It brings no call of the giver's, and so says nothing about those.
-            is_final: is_final && scope != Scope::Orphans,
+            // Orphans are no calls of the giver's, and say nothing about those.
+            is_final: is_final && scope == Scope::All,
+            follows: is_final && scope == Scope::Targets,
             view,
             xor: 0,
             count: 0,
         };
-        let under_way = self
-            .walk
-            .take()
-            .map(|walk| walk.mark)
-            .or(self.marked.take());
+        let walk = self.walk.take().map(|walk| walk.mark);
+        let under_way = walk.or(self.marked.take()).or(self.waits.take());
         let put_off = under_way.filter(|mark| mark.scope != Scope::Orphans);
         self.after = match scope {
             Scope::Orphans => put_off.or(self.after),
             Scope::Targets | Scope::All => None,
         };
+        self.is_filled &= scope == Scope::Orphans;
         self.has_share &= scope == Scope::Orphans;
         self.begin(mark, now);
     }
@@ -152,8 +168,11 @@ impl Giver {
     fn begin(&mut self, mark: Mark, now: u64) {
         self.number += 1;
         self.started = now;
-        self.marked = None;
+        (self.marked, self.waits) = (None, None);
+        let is_share = mark.scope == Scope::Targets;
         let mark = Mark {
+            is_final: mark.is_final && !is_share,
+            follows: (mark.follows || mark.is_final) && is_share,
             xor: 0,
             count: 0,
             ..mark
@@ -185,7 +204,7 @@ impl Giver {
         let walk = self.walk.as_ref().map(|walk| walk.mark);
         let serves =
             |mark: Mark| mark.view == view && (mark.scope == scope || mark.scope == Scope::All);
-        let under_way = [walk, self.marked, self.after];
+        let under_way = [walk, self.marked, self.waits, self.after];
         under_way.into_iter().flatten().any(serves)
     }
 
@@ -195,12 +214,27 @@ impl Giver {
             return;
         }
         if let Some(mark) = self.marked.take() {
+            self.is_filled |= mark.scope != Scope::Orphans;
+            if mark.follows {
+                self.waits = Some(mark);
+                return;
+            }
             self.answered[mark.scope as usize] = Some((mark.view, by));
             self.has_share |= mark.scope == Scope::Targets && mark.is_final;
         }
         if let Some(mark) = self.after.take() {
             self.begin(mark, now);
         }
+    }
+
+    /// Whether the peer has all that it should hold of the giver's calls.
+    pub(crate) fn is_filled(&self) -> bool {
+        self.is_filled
+    }
+
+    /// Whether it holds nothing to forget for want of others that have it.
+    pub(crate) fn waits(&self) -> bool {
+        self.waits.is_some()
     }
 
     /// Whether a request is answered that came in datagram `number`: it left before the ack of
@@ -216,7 +250,8 @@ impl Giver {
 
     /// Whether nothing is under way.
     pub(crate) fn is_idle(&self) -> bool {
-        self.walk.is_none() && self.marked.is_none() && self.after.is_none()
+        let ends = [self.marked, self.waits, self.after];
+        self.walk.is_none() && ends.iter().all(Option::is_none)
     }
 
     /// Number of the newest catch-up, 0 before the first.
@@ -237,6 +272,18 @@ impl Giver {
         peer: u16,
         belongings: &Belongings<'_>,
     ) -> Walked {
+        if belongings.are_elsewhere
+            && let Some(mark) = self.waits.take()
+        {
+            let (is_final, follows) = (true, false);
+            let mark = Mark {
+                is_final,
+                follows,
+                ..mark
+            };
+            self.marked = Some(mark);
+            return Walked::End(mark);
+        }
         let Some(walk) = &mut self.walk else {
             return Walked::Wait;
         };
@@ -289,7 +336,8 @@ pub(crate) struct Marks {
     number: u32,
     marked: Marked,
     overflowed: bool,
-    /// Number of the walk's first entry. What was queued before is in the walk, if it is to stay.
+    /// Number of the walk's first entry, or of its mark if there was none. What was queued before is
+    /// in the walk, if it is to stay.
     first: u64,
     xor: u64,
     count: u32,
@@ -329,6 +377,12 @@ impl Marks {
     /// catch-up came late: it says nothing about the marks there are now.
     pub(crate) fn awaits(&self, sync: u32) -> bool {
         sync != 0 && sync == self.number && !self.has_ended
+    }
+
+    /// The walk has brought all it is to bring, says a mark under `number`. What comes from then on
+    /// is marked until the last mark.
+    pub(crate) fn end_walk(&mut self, number: u64) {
+        self.first = self.first.min(number);
     }
 
     /// Nothing more is marked in this catch-up. The marks go bit by bit, as datagrams come: to

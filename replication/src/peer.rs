@@ -360,6 +360,18 @@ impl Link {
         self.giver.has_share()
     }
 
+    /// Whether the peer has all that it should hold of this node's calls.
+    #[must_use]
+    pub(crate) fn is_filled(&self) -> bool {
+        self.giver.is_filled()
+    }
+
+    /// Whether it is to forget what it should not hold, as soon as all others are filled.
+    #[must_use]
+    pub(crate) fn waits(&self) -> bool {
+        self.giver.waits()
+    }
+
     /// Records that the peer has not acked.
     #[must_use]
     pub fn lag_records(&self) -> u64 {

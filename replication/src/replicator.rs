@@ -440,6 +440,7 @@ impl Replicator {
         let (own, copies) = (self.config.node, self.config.copies);
         let members = Members::of(&self.peers);
         let (scattered, roll, settled) = (&self.scattered, self.roll, self.settled);
+        let are_elsewhere = self.are_elsewhere();
         // Turn by turn, so that no peer waits for another's backlog.
         for _ in 0..self.peers.len() {
             let n = self.turn % self.peers.len();
@@ -458,6 +459,7 @@ impl Replicator {
             let belongings = Belongings {
                 is_target: &is_target,
                 is_orphan: &is_orphan,
+                are_elsewhere,
             };
             if let Some(len) = peer.link.poll(now, ring, buffer, &belongings) {
                 return Some((node, len));
@@ -475,9 +477,11 @@ impl Replicator {
             .iter()
             .filter_map(|peer| peer.link.deadline(now))
             .min();
+        let waits = self.peers.iter().any(|peer| peer.link.waits());
+        let forget = (waits && self.are_elsewhere()).then_some(now);
         let at = (self.escalated.max(self.holds_base) - self.holds_base) as usize;
         let hold = self.holds.get(at).map(|hold| hold.next_at);
-        [links, hold].into_iter().flatten().min()
+        [links, hold, forget].into_iter().flatten().min()
     }
 
     /// Incarnation this replication runs under; another one needs a new `Replicator`.
@@ -600,6 +604,12 @@ impl Replicator {
             }
             Err(_) => 0,
         }
+    }
+
+    // Whether every place of this node's calls has what it should, so that a copy elsewhere may go.
+    fn are_elsewhere(&self) -> bool {
+        let mut places = self.peers.iter().filter(|peer| peer.is_place);
+        places.all(|peer| peer.link.admitted().is_none() || peer.link.is_filled())
     }
 
     // Who may hold a copy that it should not, and so must learn of an end: whoever was filled with

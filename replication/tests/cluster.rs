@@ -324,7 +324,8 @@ impl World {
                         released.push((id, version));
                     }
                 });
-            node.replicator.set_settled_view(view.settled, view.is_settled());
+            node.replicator
+                .set_settled_view(view.settled, view.is_settled());
             for owner in 0..NODES {
                 let epoch = view.nodes[usize::from(owner)].settled_without;
                 if node.ring().set_settled_without(owner, epoch) {

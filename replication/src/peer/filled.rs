@@ -39,6 +39,12 @@ impl Link {
             return false;
         }
         self.on_filled(mark, on);
+        let marks = &mut self.incoming.marks;
+        if mark.follows {
+            marks.end_walk(entry.number);
+        } else {
+            marks.end();
+        }
         true
     }
 
@@ -74,6 +80,7 @@ impl Link {
             self.ask_again(mark);
         } else {
             self.on_filled(mark, on);
+            self.incoming.marks.end();
         }
     }
 
@@ -84,7 +91,9 @@ impl Link {
     }
 
     fn on_filled(&mut self, mark: Mark, on: &mut impl FnMut(LinkEvent)) {
-        self.incoming.marks.end();
+        if mark.follows {
+            return; // whoever asked for its share waits until it holds nothing else
+        }
         self.counters.syncs_completed += 1;
         let has_orphans = |scope| scope == Scope::Orphans && mark.scope == Scope::All;
         let answers =

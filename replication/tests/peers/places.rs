@@ -111,3 +111,69 @@ fn whoever_holds_more_than_its_share_learns_of_every_end() {
     let knows = |id: &CallId| world.nodes[2].ring.newest_or_tombstone(*id).is_some();
     assert!(own.iter().all(knows) && !foreign.iter().any(knows));
 }
+
+// Node 2 is a member again, and cannot be filled yet.
+#[test]
+fn a_former_place_keeps_a_copy_until_the_new_one_has_it() {
+    let mut world = World::new(3, 2, 7, 0);
+    world.nodes[2].up = false;
+    world.members[2].standing = Standing::Dead;
+    world.enter_view();
+    let ids: Vec<CallId> = (0..60)
+        .map(|_| world.new_call(0, 100, Mode::Async))
+        .collect();
+    world.settle();
+    world.nodes[2] = Node::new(2, 2, 2, &[0, 1, 2], None);
+    world.members[2] = Member {
+        node: 2,
+        incarnation: 2,
+        standing: Standing::Joining,
+    };
+    world.cut.extend([(0, 2), (2, 0)]);
+    world.enter_view();
+    world.run(2_000 * MS);
+    let copies = |world: &World, id: &CallId| {
+        let others = world.nodes[1..].iter();
+        others
+            .filter(|node| node.ring.newest(*id).is_some())
+            .count()
+    };
+    let least = |world: &World| ids.iter().map(|id| copies(world, id)).min();
+    assert_eq!(
+        least(&world),
+        Some(1),
+        "no copy went before the next one came"
+    );
+    world.cut.clear();
+    world.run(2_000 * MS);
+    world.settle();
+    let most = ids.iter().map(|id| copies(&world, id)).max();
+    assert_eq!((least(&world), most), (Some(1), Some(1)), "then it goes");
+}
+
+// Node 1 has its share, which is nothing, and is to forget the rest once node 2 has its own.
+#[test]
+fn what_comes_between_the_two_ends_of_a_catch_up_stays() {
+    let mut world = World::new(3, 2, 8, 0);
+    world.settle();
+    world.cut.extend([(0, 2), (2, 0)]);
+    world.members[2].standing = Standing::Draining;
+    world.enter_view();
+    world.members[2].standing = Standing::Alive;
+    world.enter_view();
+    world.run(100 * MS);
+    let ids: Vec<CallId> = (0..30)
+        .map(|_| world.new_call(0, 100, Mode::Async))
+        .collect();
+    world.run(15 * MS);
+    let held = |world: &World| {
+        let is_held = |id: &&CallId| world.nodes[1].ring.newest(**id).is_some();
+        ids.iter().filter(is_held).count()
+    };
+    let before = held(&world);
+    assert!(before > 0);
+    world.cut.clear();
+    world.run(1_000 * MS);
+    world.settle();
+    assert_eq!(held(&world), before);
+}
