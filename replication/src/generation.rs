@@ -38,6 +38,7 @@ impl Generation {
         map.store(superblock::TAIL, 0);
         map.store(superblock::CLUSTER_EPOCH, 0);
         map.store(superblock::CLEAN, 0);
+        map.store(superblock::VOID_UPTO, 0);
         map.store(superblock::SCHEMA_HASH, config.schema_hash);
         map.store(superblock::IDENTITY, identity(config.node, config.shard, 0));
         map.store(superblock::MAGIC, MAGIC);
@@ -161,6 +162,21 @@ impl Generation {
     /// Notes the newest view number.
     pub(crate) fn set_cluster_epoch(&mut self, epoch: u32) {
         self.map.store(superblock::CLUSTER_EPOCH, u64::from(epoch));
+    }
+
+    /// Newest view number noted.
+    pub(crate) fn cluster_epoch(&self) -> u32 {
+        self.map.load(superblock::CLUSTER_EPOCH) as u32
+    }
+
+    /// Notes up to which record the calls held are void.
+    pub(crate) fn set_void_upto(&mut self, rseq: u64) {
+        self.map.store(superblock::VOID_UPTO, rseq);
+    }
+
+    /// Up to which record the calls held are void.
+    pub(crate) fn void_upto(&self) -> u64 {
+        self.map.load(superblock::VOID_UPTO)
     }
 
     /// What lies at `lsn`, judged by commit word, bounds and checksum, in this order.

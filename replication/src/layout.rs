@@ -19,6 +19,7 @@
 //!  64 u64 tail (lsn)                             52 u16 schema  54 u8 kind  55 u8 flags
 //! 128 u64 cluster epoch                          56 u64 written, Unix milliseconds
 //! 136 u64 1 = closed in order                    64 payload, 64-aligned, then padding to 64
+//! 144 u64 rseq up to which calls are void
 //! ```
 //!
 //! An *lsn* is a byte position in the endless log; its place in the file is
@@ -56,9 +57,12 @@ pub mod superblock {
     pub const CLUSTER_EPOCH: usize = 128;
     /// 1 while nobody has the file open and the last writer closed it in order.
     pub const CLEAN: usize = CLUSTER_EPOCH + 8;
+    /// Number of the record up to which every call held is void: the other nodes have settled
+    /// without it. Of the young file; what was never written reads as 0.
+    pub const VOID_UPTO: usize = CLEAN + 8;
 
     const _: () = assert!(IDENTITY + 8 == TAIL);
-    const _: () = assert!(CLEAN + 8 <= super::SUPERBLOCK);
+    const _: () = assert!(VOID_UPTO + 8 <= super::SUPERBLOCK);
 }
 
 /// Offsets of a record header's fields.

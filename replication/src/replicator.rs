@@ -199,7 +199,10 @@ impl Replicator {
         let mut changed = 0_u32;
         for (n, peer) in self.peers.iter_mut().enumerate() {
             let member = standing(peer.node).filter(|m| m.standing != Standing::Dead);
-            let admitted = member.map(|member| member.incarnation);
+            // What a dead node took in would be void once it is a member again: until it knows that
+            // it is, it acks nothing, not even what others send it under the newer view.
+            let admits = member.filter(|_| own != Standing::Dead);
+            let admitted = admits.map(|member| member.incarnation);
             let is_place = member.is_some_and(|m| m.standing != Standing::Draining);
             if peer.link.admitted() != admitted || peer.is_place != is_place {
                 changed |= 1 << n;

@@ -44,6 +44,8 @@ pub struct Ring {
     index: HashTable<Entry>,
     limits: Limits,
     settled_without: leftovers::SettledWithout,
+    /// Number of the record up to which every call held is void.
+    void_upto: u64,
     node: u16,
     shard: u16,
     incarnation: u32,
@@ -71,12 +73,6 @@ impl Ring {
     /// Sets the wall clock that records are stamped with; once per turn of the loop.
     pub fn set_now(&mut self, unix_ms: u64) {
         self.now_unix_ms = unix_ms;
-    }
-
-    /// Notes the newest view number in the superblock.
-    pub fn set_cluster_epoch(&mut self, epoch: u32) {
-        self.young.set_cluster_epoch(epoch);
-        self.old.set_cluster_epoch(epoch);
     }
 
     /// Mints the id of a new call of this node.
@@ -218,11 +214,11 @@ impl Ring {
         if meta.kind == Kind::Pad || (meta.kind == Kind::Del && !payload.is_empty()) {
             return Err(RingError::Unknown);
         }
-        if self.is_leftover(&meta) {
+        if self.is_settled_without(&meta) {
             self.counters.apply_stale += 1;
             return Ok(Applied::Stale);
         }
-        let held = self.held(meta.id);
+        let held = self.held_unless_void(meta.id);
         if let Some(held) = &held {
             let older = if plant::is(Plant::EpochNotCompared) {
                 held.meta.version.ver > meta.version.ver

@@ -326,13 +326,15 @@ impl World {
                 });
             node.replicator
                 .set_settled_view(view.settled, view.is_settled());
+            let settled_without = |node: u16| view.nodes[usize::from(node)].settled_without;
+            let mut has_void = node.ring().enter_view(view.number, settled_without(at));
             for owner in 0..NODES {
-                let epoch = view.nodes[usize::from(owner)].settled_without;
-                if node.ring().set_settled_without(owner, epoch) {
-                    let all = &mut Cursor::default();
-                    while node.ring().forget_leftovers(all, 100) {}
-                }
+                has_void |= node
+                    .ring()
+                    .set_settled_without(owner, settled_without(owner));
             }
+            let all = &mut Cursor::default();
+            while has_void && node.ring().forget_leftovers(all, 100) {}
         }
         let wanted = node.views.sync_wanted();
         for peer in (0..NODES).filter(|peer| wanted >> peer & 1 == 1) {

@@ -232,7 +232,10 @@ impl ClusterStore {
         let is_settled = self.view.is_settled();
         self.replicator
             .set_settled_view(self.view.settled, is_settled);
-        self.ring.set_cluster_epoch(self.view.number);
+        let own = self.view.nodes[usize::from(self.config.node)];
+        if self.ring.enter_view(self.view.number, own.settled_without) {
+            self.leftovers = Some(Cursor::default());
+        }
         for &node in &self.data_nodes {
             let epoch = self.view.nodes[usize::from(node)].settled_without;
             if self.ring.set_settled_without(node, epoch) {

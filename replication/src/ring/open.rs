@@ -85,6 +85,8 @@ impl Ring {
         recovery.closed_in_order = clean;
         ring.recover(Which::Old, &mut recovery);
         ring.recover(Which::Young, &mut recovery);
+        // The last of the void records need not be there any more.
+        ring.rseq = ring.rseq.max(ring.void_upto);
         recovery.calls = ring.live.calls;
         recovery.tombstones = ring.index.len() as u64 - ring.live.calls;
         ring.begin_use(config, former);
@@ -113,6 +115,7 @@ impl Ring {
             // has to be rehashed in the middle of traffic.
             index: HashTable::with_capacity(config.calls_max * 2),
             settled_without: Default::default(),
+            void_upto: young.void_upto(),
             node: config.node,
             shard: config.shard,
             incarnation: 0,

@@ -10,7 +10,11 @@ use crate::guarded;
 
 // A node comes back after a minute. The calls that were up when it went have ended, and as many
 // records as the young rings hold have been written since.
-fn away((nodes, witness, copies): (u16, bool, u8), sabotage: Sabotage) -> World {
+fn away(
+    (nodes, witness, copies): (u16, bool, u8),
+    sabotage: Sabotage,
+    more: &[(u64, Misfortune)],
+) -> World {
     let mut world = World::new(Setup {
         config: "session_expires_s = 0\nmax_call_duration_s = 120\n".to_owned(),
         interim_s: Some(5),
@@ -42,13 +46,16 @@ fn away((nodes, witness, copies): (u16, bool, u8), sabotage: Sabotage) -> World 
         world.add_call(caller, callee);
     }
     world.befall(9_000, Misfortune::Crash(0, 60_000));
+    for &(at, what) in more {
+        world.befall(at, what);
+    }
     world.run_until(120_000);
     world
 }
 
 /// Plays it in one shape of a cluster.
 pub(crate) fn played_away(shape: (u16, bool, u8), sabotage: Sabotage) -> Outcome {
-    guarded(|| finish(away(shape, sabotage)))
+    guarded(|| finish(away(shape, sabotage, &[])))
 }
 
 #[test]
@@ -57,5 +64,19 @@ fn calls_that_ended_while_their_node_was_away_do_not_rise_again() {
         let played = played_away(shape, Sabotage::None);
         assert_eq!(played.wrong, [""; 0], "{shape:?}");
         assert_eq!(played.calls, 160, "{shape:?}");
+    }
+}
+
+// Node 0 has kept copies of calls of node 1, which ended long ago as well; and node 1 dies before it
+// can say so.
+#[test]
+fn nor_do_those_of_a_node_that_dies_when_it_comes_back() {
+    for shape in [(3, false, 2), (3, false, 3), (5, false, 3)] {
+        for at in (68_700..69_700).step_by(200) {
+            let dies = (at, Misfortune::Crash(1, 20_000));
+            let played = guarded(|| finish(away(shape, Sabotage::None, &[dies])));
+            assert_eq!(played.wrong, [""; 0], "{shape:?} {at}");
+            assert_eq!(played.calls, 160, "{shape:?} {at}");
+        }
     }
 }
