@@ -166,6 +166,11 @@ counters! {
     ring_copy_conflicting,
     /// Tombstones dropped because they were old enough.
     ring_tombstone_dropped,
+    /// Of these, dropped before the cluster was settled, for there were too many: a node that comes
+    /// back with its memory may know of such an end no more.
+    ring_tombstone_dropped_early,
+    /// Tombstones kept for longer, because the cluster was not settled.
+    ring_tombstone_kept,
     /// Bytes of records written to the ring.
     ring_bytes_appended,
     /// Bytes copied from the young to the old ring.

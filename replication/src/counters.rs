@@ -19,8 +19,12 @@ pub struct RingCounters {
     pub apply_duplicate: u64,
     /// Other nodes' records with a held version but other content.
     pub apply_conflict: u64,
-    /// Tombstones that reached the young tail.
+    /// Tombstones that reached the young tail and were dropped.
     pub tombstones_dropped: u64,
+    /// Of these, before the cluster was settled, for there were too many.
+    pub tombstones_dropped_early: u64,
+    /// Tombstones that reached it and went round once more.
+    pub tombstones_kept: u64,
     /// Bytes of records written.
     pub bytes_appended: u64,
     /// Bytes copied from the young to the old ring.

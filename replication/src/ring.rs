@@ -46,6 +46,8 @@ pub struct Ring {
     settled_without: leftovers::SettledWithout,
     /// Number of the record up to which every call held is void.
     void_upto: u64,
+    /// Nobody is away who may come back with what has ended meanwhile.
+    is_settled: bool,
     node: u16,
     shard: u16,
     incarnation: u32,
@@ -73,6 +75,12 @@ impl Ring {
     /// Sets the wall clock that records are stamped with; once per turn of the loop.
     pub fn set_now(&mut self, unix_ms: u64) {
         self.now_unix_ms = unix_ms;
+    }
+
+    /// Sets whether the view is settled, see [`View::is_settled`](crate::View::is_settled): as long
+    /// as it is not, tombstones are kept. A ring without a cluster has nobody to wait for.
+    pub fn set_settled(&mut self, is_settled: bool) {
+        self.is_settled = is_settled;
     }
 
     /// Mints the id of a new call of this node.

@@ -232,6 +232,7 @@ impl ClusterStore {
         let is_settled = self.view.is_settled();
         self.replicator
             .set_settled_view(self.view.settled, is_settled);
+        self.ring.set_settled(is_settled);
         let own = self.view.nodes[usize::from(self.config.node)];
         if self.ring.enter_view(self.view.number, own.settled_without) {
             self.leftovers = Some(Cursor::default());

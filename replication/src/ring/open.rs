@@ -116,6 +116,7 @@ impl Ring {
             index: HashTable::with_capacity(config.calls_max * 2),
             settled_without: Default::default(),
             void_upto: young.void_upto(),
+            is_settled: true,
             node: config.node,
             shard: config.shard,
             incarnation: 0,

@@ -4,7 +4,7 @@
 use super::{OLD, Ring};
 use crate::error::RingError;
 use crate::layout::HEADER;
-use crate::record::{self, Kind};
+use crate::record::{self, CallId, Kind};
 
 impl Ring {
     /// Reclaims at most `records` records ahead of need; for idle time. Returns how many it
@@ -67,6 +67,10 @@ impl Ring {
                     self.live.old_bytes += size;
                     self.counters.bytes_promoted += size;
                 }
+                Some(Kind::Del) if self.keep_tombstone(id, lsn) => {
+                    self.young.advance_tail(size);
+                    return Ok(0);
+                }
                 Some(Kind::Del) => {
                     let (young, old) = (&self.young, &self.old);
                     let found = self.index.find_entry(id.hash(), |e| e.is(id, young, old));
@@ -74,12 +78,32 @@ impl Ring {
                         .expect("a tombstone that is not dead is indexed")
                         .remove();
                     self.counters.tombstones_dropped += 1;
+                    self.counters.tombstones_dropped_early += u64::from(!self.is_settled);
                 }
                 Some(Kind::Pad) | None => {}
             }
         }
         self.young.advance_tail(size);
         Ok(size)
+    }
+
+    // While the cluster is not settled, who was away may come back with a copy of a call that has
+    // ended since, or with the call itself: its tombstone goes round once more. So many may, that
+    // between two of them there are calls to reclaim, and that they do not fill the index.
+    fn keep_tombstone(&mut self, id: CallId, lsn: u64) -> bool {
+        let size = HEADER as u64;
+        let kept = self.index.len() as u64 - self.live.calls;
+        let kept_max = self.young.capacity() / KEPT_YOUNG_SHARE / size;
+        let kept_max = kept_max.min(self.limits.calls as u64 / KEPT_INDEX_SHARE);
+        if self.is_settled || kept > kept_max || !self.young.has_room(size, 0) {
+            return false;
+        }
+        self.young.pad_for(size);
+        self.young.copy_to_head(lsn, HEADER);
+        let place = self.young.publish(size);
+        self.replace(id, lsn, place);
+        self.counters.tombstones_kept += 1;
+        true
     }
 
     fn make_room_old(&mut self, size: u64) -> Result<(), RingError> {
@@ -149,3 +173,108 @@ pub(super) const OLD_FREE_SHARE: u64 = 32;
 const IDLE_FREE_SHARE: u64 = 4;
 const IDLE_DEAD_SHARE: u64 = 16;
 const _: () = assert!(RECLAIM_MIN < RECLAIM_MAX);
+/// Tombstones are kept up to a quarter of the young ring, and up to an eighth of the index.
+const KEPT_YOUNG_SHARE: u64 = 4;
+const KEPT_INDEX_SHARE: u64 = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::RingConfig;
+    use crate::layout::SUPERBLOCK;
+    use crate::map::Map;
+
+    const YOUNG: u64 = 64 << 10;
+
+    fn config(calls_max: usize) -> RingConfig {
+        RingConfig {
+            secret: 3,
+            young_bytes: YOUNG,
+            old_bytes: 128 << 10,
+            payload_bytes_max: 1_000,
+            calls_max,
+            ..RingConfig::default()
+        }
+    }
+
+    fn ring(calls_max: usize) -> Ring {
+        let config = config(calls_max);
+        let map = |bytes: u64| Map::heap(SUPERBLOCK + bytes as usize);
+        let maps = (map(config.young_bytes), map(config.old_bytes));
+        Ring::create(maps.0, maps.1, &config).expect("limits")
+    }
+
+    fn new_call(ring: &mut Ring) -> CallId {
+        let id = ring.next_id();
+        ring.put(id, 1, 1, &[7; 100]).expect("room");
+        id
+    }
+
+    fn ended(ring: &mut Ring, count: usize) -> Vec<CallId> {
+        let ids: Vec<CallId> = (0..count).map(|_| new_call(ring)).collect();
+        for &id in &ids {
+            ring.retire(id).expect("live");
+        }
+        ids
+    }
+
+    /// Writes as much as the young ring holds, that many times.
+    fn write_laps(ring: &mut Ring, laps: u64) {
+        let id = new_call(ring);
+        let until = ring.counters().bytes_appended + laps * YOUNG;
+        while ring.counters().bytes_appended < until {
+            ring.update(id, |bytes| bytes[0] ^= 1).expect("room");
+        }
+        ring.forget(id);
+        ring.verify();
+    }
+
+    fn known(ring: &Ring, ids: &[CallId]) -> usize {
+        let is_known = |id: &&CallId| ring.newest_or_tombstone(**id).is_some();
+        ids.iter().filter(is_known).count()
+    }
+
+    #[test]
+    fn tombstones_stay_until_the_cluster_is_settled() {
+        let mut ring = ring(2_000);
+        ring.set_settled(false);
+        let ids = ended(&mut ring, 60);
+        write_laps(&mut ring, 9);
+        assert_eq!(known(&ring, &ids), 60);
+        let counters = ring.counters();
+        assert_eq!(counters.tombstones_dropped, 0);
+        assert!(counters.tombstones_kept >= 60 * 5, "each lap");
+        let (young, old) = ring.into_maps();
+        let (mut ring, recovery) = Ring::open(young, old, &config(2_000)).expect("its own");
+        assert_eq!((known(&ring, &ids), recovery.tombstones), (60, 60));
+        ring.set_settled(true);
+        write_laps(&mut ring, 2);
+        assert_eq!(known(&ring, &ids), 0);
+        assert_eq!(ring.counters().tombstones_dropped_early, 0);
+    }
+
+    #[test]
+    fn more_than_may_be_kept_are_dropped_and_counted() {
+        // Once for want of room, once for want of index.
+        for (calls_max, most) in [(100_000, YOUNG / 4 / 64), (800, 100)] {
+            let mut ring = ring(calls_max);
+            ring.set_settled(false);
+            for _ in 0..60 {
+                ended(&mut ring, 30);
+                write_laps(&mut ring, 1);
+                let kept = ring.index.len() as u64 - ring.live.calls;
+                assert!(kept <= most + 30, "{kept} of {most}");
+            }
+            let counters = ring.counters();
+            assert_eq!(counters.reclaim_stuck, 0);
+            assert_eq!(
+                counters.tombstones_dropped_early,
+                counters.tombstones_dropped
+            );
+            assert!(counters.tombstones_dropped_early > 1_000);
+            let few = ended(&mut ring, 1);
+            write_laps(&mut ring, 1);
+            assert_eq!(known(&ring, &few), 1, "the newest are kept");
+        }
+    }
+}

@@ -37,6 +37,8 @@ pub fn add_ring(counts: &mut StoreCounters, ring: &RingCounters) {
     counts.ring_copy_duplicate += ring.apply_duplicate;
     counts.ring_copy_conflicting += ring.apply_conflict;
     counts.ring_tombstone_dropped += ring.tombstones_dropped;
+    counts.ring_tombstone_dropped_early += ring.tombstones_dropped_early;
+    counts.ring_tombstone_kept += ring.tombstones_kept;
     counts.ring_bytes_appended += ring.bytes_appended;
     counts.ring_bytes_promoted += ring.bytes_promoted;
     counts.ring_bytes_relocated += ring.bytes_relocated;
