@@ -18,6 +18,8 @@ pub enum Plant {
     GoneIgnored,
     /// What a node finds in its rings counts, whatever was settled without it.
     LeftoversKept,
+    /// A copy goes from its former place as soon as that place has what is its own.
+    ForgottenEarly,
 }
 
 #[cfg(feature = "plant")]

@@ -67,6 +67,9 @@ pub(crate) struct Copies {
     orphaned: BTreeMap<(usize, u128), Since>,
     /// Copies of calls that their owners no longer know, by place.
     stale: BTreeMap<(usize, u128), Since>,
+    /// Own calls of each node when its view began: their version, and the least copies due since it
+    /// was written.
+    before: BTreeMap<(u16, u128), (Version, usize)>,
     /// How many were looked at: versions of own calls, deadlines.
     pub(crate) looked: [u64; 2],
 }
@@ -81,6 +84,46 @@ impl World {
         before.map_or(due, |&(_, before)| due.min(before))
     }
 
+    // The same for the version `newest` of one call. Where a catch-up takes seconds, what was written
+    // under a former view has the copies that were due then until the new places are filled.
+    fn copies_due_of(&self, node: u16, id: u128, newest: Option<Version>) -> usize {
+        let due = self.copies_due(node);
+        let before = self.seen.copies.before.get(&(node, id));
+        let same = before.filter(|(version, _)| Some(*version) == newest);
+        same.map_or(due, |&(_, before)| due.min(before))
+    }
+
+    // Under the view that ends now, `due` copies were due.
+    fn note_versions(&mut self, node: u16, due: usize) {
+        let mut before = std::mem::take(&mut self.seen.copies.before);
+        let places = (0..self.seats.len()).filter(|&place| self.node_of(place) == node);
+        let mut now = BTreeMap::new();
+        for ring in places.filter_map(|place| self.ring_of(place)) {
+            let mut cursor = Cursor::default();
+            let records = std::iter::from_fn(|| ring.walk(&mut cursor));
+            for record in records.filter(|record| record.meta.owner == node) {
+                let (key, version) = ((node, record.meta.id.as_u128()), record.meta.version);
+                let least = match before.get(&key) {
+                    Some(&(known, least)) if known == version => least.min(due),
+                    _ => due,
+                };
+                now.insert(key, (version, least));
+            }
+        }
+        before.retain(|key, _| key.0 != node);
+        before.extend(now);
+        self.seen.copies.before = before;
+    }
+
+    fn has_slow_sync(&self) -> bool {
+        self.setup.sync_bytes_per_s < 1 << 20
+    }
+
+    // What a catch-up takes that is slow.
+    fn filling_ms(&self) -> u64 {
+        if self.has_slow_sync() { FILLING_MS } else { 0 }
+    }
+
     /// A node enters a view.
     pub(crate) fn note_view(&mut self, node: u16) {
         let view = self.nodes[usize::from(node)].board.view_number();
@@ -89,6 +132,9 @@ impl World {
         let (former, before) = std::mem::replace(entry, (view, due));
         if former != view {
             self.seen.due_before.insert(node, (self.now, before));
+            if self.has_slow_sync() {
+                self.note_versions(node, before);
+            }
         }
     }
 
@@ -181,7 +227,8 @@ impl World {
                 let accounting = state.charging.accounting.as_ref();
                 accounting.is_none_or(|accounting| accounting.next_number() > number)
             };
-            let due = self.copies_due(node);
+            let newest = newest_in(crate::sim::ring_in(shard), id);
+            let due = self.copies_due_of(node, id, newest);
             let copies = self.holders(place, id, |copy| copy.is(has)).len();
             self.seen.counted += 1;
             if copies < due {
@@ -219,7 +266,14 @@ impl World {
             .and_then(|ring| ring.newest_or_tombstone(CallId::from_u128(id)))
             .map(|held| held.meta.owner);
         let owner = own.unwrap_or(self.node_of(place));
-        let due = self.copies_due(owner);
+        let newest = if owner == self.node_of(place) {
+            newest_in(crate::sim::ring_in(shard), id)
+        } else {
+            let mut elsewhere = self.places_elsewhere(place);
+            let at = elsewhere.find(|&at| self.node_of(at) == owner);
+            newest_in(at.and_then(|at| self.ring_of(at)), id)
+        };
+        let due = self.copies_due_of(owner, id, newest);
         let ended = |state: &CallState| state.phase == Phase::Ended;
         let mut holders = self.holders(place, id, |copy| copy.is(ended));
         if owner != self.node_of(place) {
@@ -318,6 +372,7 @@ impl World {
             return seen.behind.clear();
         }
         let (node, due) = (self.node_of(place), self.copies_due(self.node_of(place)));
+        let behind_ms = BEHIND_MS + self.filling_ms();
         let records = self.ring_of(place).into_iter().flat_map(Ring::iter_live);
         for record in records.filter(|record| record.meta.owner == node) {
             let (id, newest) = (record.meta.id.as_u128(), record.meta.version);
@@ -327,7 +382,7 @@ impl World {
             seen.looked[0] += 1;
             if holders >= due {
                 seen.behind.remove(&key);
-            } else if self.lasts(&mut seen.behind, key, newest, BEHIND_MS) {
+            } else if self.lasts(&mut seen.behind, key, newest, behind_ms) {
                 wrong.push(format!(
                     "L4: {holders} of {due} copies of {id} {asked:?} of node {node}"
                 ));
@@ -373,7 +428,10 @@ impl World {
         for record in records {
             let (id, owner) = (record.meta.id.as_u128(), record.meta.owner);
             let key = (place, id);
-            if view.nodes[usize::from(owner)].standing != Standing::Dead {
+            // Copies that are no place's stay until the view is settled.
+            let is_newer = |copy: &Copy| copy.version.epoch > record.meta.version.epoch;
+            let is_over = self.has_slow_sync() && !self.holders(place, id, is_newer).is_empty();
+            if is_over || view.nodes[usize::from(owner)].standing != Standing::Dead {
                 seen.orphaned.remove(&key);
             } else if self.lasts(&mut seen.orphaned, key, record.meta.version, may_ms) {
                 wrong.push(format!(
@@ -407,6 +465,11 @@ impl World {
     }
 }
 
+fn newest_in(ring: Option<&Ring>, id: u128) -> Option<Version> {
+    let held = ring?.newest_or_tombstone(CallId::from_u128(id));
+    held.map(|held| held.meta.version)
+}
+
 /// What is on its way out while the view changes has left by then.
 const DUE_MS: u64 = 5;
 /// A copy whose memory was lost counts that long: until the others have noticed, and have made it
@@ -414,6 +477,8 @@ const DUE_MS: u64 = 5;
 const LOST_COUNTS_MS: u64 = 1_500;
 /// In a view that lasts, a version has its copies within that time, whatever is lost on the way.
 const BEHIND_MS: u64 = 2_000;
+/// A catch-up that is slow takes no longer than that, be it begun twice.
+const FILLING_MS: u64 = 8_000;
 /// Copies of ended calls are gone within that time.
 const STALE_MS: u64 = 10_000;
 /// Calls of dead nodes are gone on with within that time.

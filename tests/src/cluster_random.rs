@@ -544,6 +544,7 @@ fn draw_from(
         interim_s: Some([5, 10, 30][rng.below(3) as usize]),
         sabotage,
         cluster: Some(cluster),
+        sync_bytes_per_s: sync_bytes_per_s(seed),
         ..Setup::default()
     };
     let mut world = World::new(setup);
@@ -574,6 +575,15 @@ fn draw_from(
         };
     }
     world
+}
+
+// In every fourth cluster a catch-up takes seconds, as one does of a million calls.
+fn sync_bytes_per_s(seed: u64) -> u64 {
+    if seed % 4 == 2 {
+        SLOW_SYNC_BYTES_PER_S
+    } else {
+        Setup::default().sync_bytes_per_s
+    }
 }
 
 fn draw_call(rng: &mut SplitMix64, world: &mut World, at: u64) {
@@ -749,6 +759,8 @@ const FULL_OLD_BYTES: u64 = 1 << 20;
 const FULL_CALLS: u64 = 900;
 /// Calls and messages of a world.
 const CALLS: u64 = 24;
+/// So slow that some ten calls take a second and a half.
+const SLOW_SYNC_BYTES_PER_S: u64 = 10_000;
 /// Of these, in every fourth world, calls with session timers.
 const SESSION_CALLS: u64 = 8;
 /// When everything becomes well again.

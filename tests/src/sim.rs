@@ -26,6 +26,7 @@ use charging::server::{ConnectionId, Fault};
 use dataplane::config::Config;
 use dataplane::env::SplitMix64;
 use dataplane::shard::Shard;
+use replication::peer::LinkConfig;
 
 use self::members::NodeState;
 pub(crate) use self::members::ring_in;
@@ -59,6 +60,8 @@ pub struct Setup {
     pub young_bytes: u64,
     /// Bytes of the old ring of each shard of a cluster.
     pub old_bytes: u64,
+    /// Bytes of copies that a node of a cluster gives each other one in a second of a catch-up.
+    pub sync_bytes_per_s: u64,
 }
 
 impl Setup {
@@ -89,6 +92,7 @@ impl Default for Setup {
             cluster: None,
             young_bytes: 1 << 20,
             old_bytes: 4 << 20,
+            sync_bytes_per_s: LinkConfig::default().sync_bytes_per_s,
         }
     }
 }

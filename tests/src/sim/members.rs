@@ -473,6 +473,7 @@ impl World {
                 link: LinkConfig {
                     queue_max: 4_000,
                     marks_max: 4_000,
+                    sync_bytes_per_s: self.setup.sync_bytes_per_s,
                     ..LinkConfig::default()
                 },
             },

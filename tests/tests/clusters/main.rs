@@ -10,6 +10,7 @@ mod absence;
 mod busy;
 mod clocks;
 mod counts;
+mod filling;
 mod full;
 mod losses;
 mod plants;

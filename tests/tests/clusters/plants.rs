@@ -16,9 +16,10 @@
 //! | `gone` ignored | `Plant::GoneIgnored` | directed: an old copy | S4 at the CDF |
 //! | joiner acts before it synced | it is lent the lease | `Crash`, seed 4 | L5 |
 //! | leftovers kept | `Plant::LeftoversKept` | directed: a long absence | conflicts at the CDF |
+//! | copies forgotten before they are elsewhere | `Plant::ForgottenEarly` | directed: a slow catch-up | bills |
 //!
 //! Rules inside `replication` are left out by its feature `plant`, which only this package can ask
-//! for: `cargo test --release -p tests --features plant --test clusters planted` plays all thirteen
+//! for: `cargo test --release -p tests --features plant --test clusters planted` plays all fourteen
 //! in half a minute, and without the feature the seven that need none are played. The feature
 //! must not be a dev-dependency's: `cargo test --workspace` would unify it into the product.
 
@@ -34,6 +35,8 @@ use tests::ua::Plan;
 use self::History::{Directed, Random};
 #[cfg(feature = "plant")]
 use crate::absence::played_away;
+#[cfg(feature = "plant")]
+use crate::filling::played_filling;
 use crate::{guarded, played};
 
 /// What is played.
@@ -46,6 +49,9 @@ enum History {
     /// A node of two, beside a witness, is away for long.
     #[cfg(feature = "plant")]
     Away,
+    /// A node is lost while another one is filled.
+    #[cfg(feature = "plant")]
+    Filling,
 }
 
 // Plays until something is wrong by a check that says `by`; says what was played then. In which
@@ -63,6 +69,12 @@ fn search(
             let found = played_away((2, true, 2), sabotage);
             let clean = played_away((2, true, 2), Sabotage::None).wrong;
             return is_named(&found).then(|| ("away".to_owned(), found, clean));
+        }
+        #[cfg(feature = "plant")]
+        History::Filling => {
+            let found = played_filling(FILLING_MS, sabotage);
+            let clean = played_filling(FILLING_MS, Sabotage::None).wrong;
+            return is_named(&found).then(|| ("filling".to_owned(), found, clean));
         }
         History::Directed(happens) => {
             let found = guarded(|| finish(directed(happens, sabotage)));
@@ -158,8 +170,13 @@ planted! {
     planted_gone_ignored: Sabotage::Rule(Plant::GoneIgnored), Directed(GONE), "conflicts";
     #[cfg(feature = "plant")]
     planted_leftovers_kept: Sabotage::Rule(Plant::LeftoversKept), History::Away, "conflicts";
+    #[cfg(feature = "plant")]
+    planted_forgotten_early: Sabotage::Rule(Plant::ForgottenEarly), History::Filling, "not START";
 }
 
+/// When the node is lost in `Filling`.
+#[cfg(feature = "plant")]
+const FILLING_MS: u64 = 20_500;
 /// Clusters of a scenario in which a planted bug has to be found.
 const SEEDS: u64 = 12;
 
