@@ -12,6 +12,7 @@ mod clocks;
 mod counts;
 mod full;
 mod losses;
+mod passing;
 mod plants;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
