@@ -2,7 +2,8 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Sender};
 use std::time::{Duration, Instant};
 
 use dataplane::env::SplitMix64;
@@ -67,30 +68,50 @@ pub fn run(
     run: &Run,
     addresses: &Addresses,
     schedule: Schedule,
-    mut report: impl FnMut(Progress),
+    report: impl FnMut(Progress),
 ) -> io::Result<Outcome> {
+    let (outcome, ()) = run_and_stay(run, addresses, schedule, report, || ())?;
+    Ok(outcome)
+}
+
+/// The same, and the phones go on answering what comes again until `after` returns, which is called
+/// once the caller has no call left: a BYE whose answer was lost is repeated for 64*T1 to a phone
+/// that has gone.
+///
+/// # Errors
+/// A socket cannot be had or fails.
+pub fn run_and_stay<A>(
+    run: &Run,
+    addresses: &Addresses,
+    schedule: Schedule,
+    mut report: impl FnMut(Progress),
+    after: impl FnOnce() -> A,
+) -> io::Result<(Outcome, A)> {
     let mut callee = Driver::new(addresses.callee, |local| {
         Phone::new(Side::Callee, run.clone(), local, &addresses.targets)
     })?;
     let mut caller = Driver::new(addresses.caller, |local| {
         Phone::new(Side::Caller, run.clone(), local, &addresses.targets)
     })?;
-    let (done, until) = mpsc::channel::<()>();
+    let is_over = AtomicBool::new(false);
     let (progress, reports) = mpsc::channel();
     let mut arrivals = Arrivals::new(schedule, run.seed);
     std::thread::scope(|scope| {
-        let callee = scope.spawn(move || callee.answer(&until).map(|()| callee));
+        let is_over = &is_over;
+        let callee = scope.spawn(move || callee.answer(is_over).map(|()| callee));
         let caller = scope.spawn(move || {
-            let result = caller.call(&mut arrivals, &progress);
-            drop(done);
-            result.map(|()| caller)
+            caller.call(&mut arrivals, &progress)?;
+            drop(progress);
+            caller.answer(is_over).map(|()| caller)
         });
         for progress in reports {
             report(progress);
         }
+        let left = after();
+        is_over.store(true, Ordering::Release);
         let caller = caller.join().expect("a phone does not panic")?;
         let callee = callee.join().expect("a phone does not panic")?;
-        Ok(outcome(run, schedule, caller, callee))
+        Ok((outcome(run, schedule, caller, callee), left))
     })
 }
 
@@ -182,11 +203,11 @@ impl Driver {
         }
     }
 
-    /// Answers until the caller is done and no call is left.
-    fn answer(&mut self, until: &Receiver<()>) -> io::Result<()> {
+    /// Answers until it is over and no call is left.
+    fn answer(&mut self, is_over: &AtomicBool) -> io::Result<()> {
         let mut deadline = None;
         loop {
-            if deadline.is_none() && until.try_recv() == Err(TryRecvError::Disconnected) {
+            if deadline.is_none() && is_over.load(Ordering::Acquire) {
                 deadline = Some(Instant::now() + LEFT_OVER_MAX);
             }
             if let Some(deadline) = deadline

@@ -85,8 +85,7 @@ impl Trial {
             targets: cluster.nodes().iter().map(Member::sip).collect(),
         };
         let before_s = cluster.shard_cpu_s()?;
-        let (outcome, struck) = load.place(blow, &addresses, &mut cluster, &mut hub)?;
-        let is_idle = cluster.wait_idle();
+        let (outcome, (struck, is_idle)) = load.place(blow, &addresses, &mut cluster, &mut hub)?;
         let cpu_s = cluster.shard_cpu_s()? + struck.cpu_s - before_s;
         let conflicts = cluster.conflicts();
         cluster.stop();
@@ -251,17 +250,23 @@ impl Load {
         addresses: &Addresses,
         cluster: &mut Cluster,
         hub: &mut Hub,
-    ) -> std::io::Result<(Outcome, Struck)> {
+    ) -> std::io::Result<(Outcome, (Struck, bool))> {
         let lasts_s = f64::from(self.schedule.calls) / self.schedule.rate;
         let middle = Instant::now() + Duration::from_secs_f64(lasts_s / 2.0);
         let away = self.away.unwrap_or(blow.away());
         std::thread::scope(|scope| {
-            let striker = scope.spawn(move || {
+            let striker = scope.spawn(move || -> std::io::Result<_> {
                 std::thread::sleep(middle.saturating_duration_since(Instant::now()));
-                fault::strike(cluster, VICTIM, blow, away, Some(hub))
+                let struck = fault::strike(cluster, VICTIM, blow, away, Some(hub))?;
+                Ok((struck, &*cluster))
             });
-            let outcome = drive::run(&self.run, addresses, self.schedule, |_| {});
-            Ok((outcome?, striker.join().expect("a blow does not panic")?))
+            let after = || -> std::io::Result<_> {
+                let (struck, cluster) = striker.join().expect("a blow does not panic")?;
+                Ok((struck, cluster.wait_idle()))
+            };
+            let (outcome, after) =
+                drive::run_and_stay(&self.run, addresses, self.schedule, |_| {}, after)?;
+            Ok((outcome, after?))
         })
     }
 }

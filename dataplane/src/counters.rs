@@ -226,6 +226,8 @@ counters! {
     letter_unsent,
     /// Forwards of other nodes not believed.
     letter_datagram_refused,
+    /// Of these, sealed under a cluster key that is not in force here.
+    letter_key_unknown,
     /// Forwards in a version of the protocol that this node does not read.
     letter_protocol_refused,
     /// Forwards that could not be read to the end.
@@ -260,6 +262,8 @@ counters! {
     member_message_dropped,
     /// Datagrams of other nodes that the membership did not believe.
     member_datagram_refused,
+    /// Of these, sealed under a cluster key that is not in force here.
+    member_key_unknown,
     /// Heartbeats of nodes with which this one has no version or number of shards in common.
     member_heartbeat_incompatible,
     /// Steps not taken because the disk did not take this node's vote.

@@ -197,7 +197,10 @@ impl Courier {
             Ok(_) => {}
             Err(OpenFault::Body(_)) => counters.bodies_malformed += 1,
             Err(OpenFault::Frame(FrameError::Protocol)) => counters.protocols_refused += 1,
-            Err(_) => counters.datagrams_refused += 1,
+            Err(fault) => {
+                counters.datagrams_refused += 1;
+                counters.keys_unknown += u64::from(*fault == OpenFault::Key);
+            }
         }
         opened
     }
@@ -383,6 +386,8 @@ pub struct CourierCounters {
     pub letters_unsent: u64,
     /// Datagrams not believed.
     pub datagrams_refused: u64,
+    /// Of these, sealed under a cluster key that is not in force here.
+    pub keys_unknown: u64,
     /// Datagrams in a version of the protocol that this node does not read.
     pub protocols_refused: u64,
     /// Bodies that could not be read to the end.

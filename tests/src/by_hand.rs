@@ -237,6 +237,123 @@ impl Established {
     }
 }
 
+/// Two phones that repeat what is not answered, as RFC 3261 17.1 has it: a node that may not act for
+/// a moment, on a machine that is busy, leaves a request to its repetition.
+pub struct Patient<'a> {
+    /// Who calls.
+    pub caller: &'a Phone,
+    /// Who is called.
+    pub callee: &'a Phone,
+}
+
+/// A call of theirs that rings.
+pub struct Ringing {
+    node: SocketAddr,
+    invite: String,
+    arrived: String,
+}
+
+/// A call of theirs that is up.
+pub struct Up {
+    call: Established,
+    arrived: String,
+}
+
+impl Patient<'_> {
+    /// A call through `node` that rings.
+    ///
+    /// # Panics
+    /// When it does not reach the callee.
+    #[must_use]
+    pub fn ring(&self, node: SocketAddr, id: &str) -> Ringing {
+        let uri = format!("sip:{id}@{node}");
+        let invite = self.caller.opening("INVITE", &uri, id);
+        let start = format!("INVITE sip:{id}@");
+        let arrived = repeat(
+            || self.caller.send(node, &invite),
+            || {
+                self.callee
+                    .receive_within(T1, |text| text.starts_with(&start))
+            },
+        );
+        self.callee.answer(node, &arrived, "180 Ringing", "");
+        Ringing {
+            node,
+            invite,
+            arrived,
+        }
+    }
+
+    /// Takes it.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    #[must_use]
+    pub fn pick_up(&self, ringing: Ringing) -> Up {
+        let Ringing {
+            node,
+            invite,
+            arrived,
+        } = ringing;
+        let accept = || self.callee.answer(node, &arrived, "200 OK", "");
+        let answer = repeat(accept, || self.answered(&invite));
+        let call = Established { invite, answer };
+        let ack = call.request("ACK", 1);
+        // The 2xx that comes again makes the node acknowledge it again.
+        let acknowledge = || {
+            accept();
+            self.caller.send(node, &ack);
+        };
+        let _ = repeat(acknowledge, || self.arrives("ACK", &arrived));
+        Up { call, arrived }
+    }
+
+    /// Ends it through `node`.
+    ///
+    /// # Panics
+    /// When the BYE does not arrive, or is refused.
+    pub fn hang_up(&self, up: &Up, node: SocketAddr) {
+        let bye = up.call.request("BYE", 9);
+        let say = || self.caller.send(node, &bye);
+        let arrived = repeat(say, || self.arrives("BYE", &up.arrived));
+        let _ = repeat(
+            || self.callee.answer(node, &arrived, "200 OK", ""),
+            || self.answered(&bye),
+        );
+    }
+
+    fn arrives(&self, method: &str, invite: &str) -> Option<String> {
+        let id = header(invite, "Call-ID");
+        let is_meant = |text: &str| text.starts_with(method) && header(text, "Call-ID") == id;
+        self.callee.receive_within(T1, is_meant)
+    }
+
+    fn answered(&self, request: &str) -> Option<String> {
+        let of = |text: &str| ["Call-ID", "CSeq"].map(|name| header(text, name).to_owned());
+        let is_final = |text: &str| text.starts_with("SIP/2.0 ") && !text.starts_with("SIP/2.0 1");
+        let is_meant = |text: &str| is_final(text) && of(text) == of(request);
+        let answer = self.caller.receive_within(T1, is_meant)?;
+        assert!(answer.starts_with("SIP/2.0 200"), "{answer}");
+        Some(answer)
+    }
+}
+
+// Says something again and again until something is heard.
+fn repeat(say: impl Fn(), heard: impl Fn() -> Option<String>) -> String {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        say();
+        if let Some(text) = heard() {
+            return text;
+        }
+        assert!(Instant::now() < until, "nothing is heard in time");
+    }
+}
+
+/// RFC 3261 17.1.1.1.
+const T1: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_secs(20);
+
 /// The value of a header line, empty without one.
 #[must_use]
 pub fn header<'a>(text: &'a str, name: &str) -> &'a str {

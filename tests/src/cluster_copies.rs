@@ -11,8 +11,8 @@ use dataplane::shard::Shard;
 use dataplane::sip::{Index, Method, TokenKey, parse};
 use replication::{CallId, Cursor, Kind, Mode, Record, Ring, Standing, Version};
 
-use crate::sim::World;
 use crate::sim::diameter::requests;
+use crate::sim::{TOKEN_KEY, World};
 
 /// What a node holds of a call.
 #[derive(Clone)]
@@ -254,9 +254,9 @@ impl World {
         if message.cseq().1 != Method::Bye {
             return;
         }
-        let token = message
-            .to_tag()
-            .and_then(|tag| TokenKey::new(&[7; 16]).open(tag.get(..dataplane::sip::TOKEN_BYTES)?));
+        let token = message.to_tag().and_then(|tag| {
+            TokenKey::new(&TOKEN_KEY).open(tag.get(..dataplane::sip::TOKEN_BYTES)?)
+        });
         let Some((token, _)) = token else { return };
         let id = id_of(&token);
         if self.is_setting_up(shard, id) {

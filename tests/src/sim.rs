@@ -727,6 +727,8 @@ impl World {
 
 /// Where the node listens.
 pub const NODE: &str = "10.0.0.1:5060";
+/// The key of all call tokens.
+pub const TOKEN_KEY: [u8; 16] = [7; 16];
 /// Wall clock at the beginning.
 pub const WALL: u64 = 1_700_000_000_000;
 /// How long everything has to be over at the latest, once nothing goes wrong any more.

@@ -1,13 +1,14 @@
 //! Members of a cluster as processes: what an operator does to them, and what they say.
 
+use std::cell::Cell;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tests::by_hand::{Established, Phone};
+use tests::by_hand::{Established, Patient, Phone, Ringing};
 use tests::process::{CdfProcess, Running, free_tcp, free_udp, record_types, ringtoll, wait_until};
 
 // Two nodes and a witness.
@@ -46,6 +47,13 @@ fn make_keys(file: &Path) {
     assert!(made.expect("the program starts").success());
 }
 
+fn hang_up(pid: u32) {
+    let sent = Command::new("kill")
+        .args(["-HUP", &pid.to_string()])
+        .status();
+    assert!(sent.expect("kill is there").success());
+}
+
 #[test]
 fn a_hang_up_makes_node_and_witness_read_their_keys_and_ends_neither() {
     let dir = tempfile::tempdir().expect("there is room for temporary files");
@@ -70,10 +78,7 @@ fn a_hang_up_makes_node_and_witness_read_their_keys_and_ends_neither() {
         let mut process = process;
         says(name, "ready", 1);
         let hang_up = |times| {
-            let sent = Command::new("kill")
-                .args(["-HUP", &process.pid().to_string()])
-                .status();
-            assert!(sent.expect("kill is there").success());
+            hang_up(process.pid());
             says(name, "the cluster's keys", times);
         };
         hang_up(1);
@@ -317,4 +322,141 @@ fn two_nodes_and_a_witness_go_on_without_one_node_and_without_the_witness() {
         second.metric("ringtoll_call_adopted_beyond_promise_total"),
         Some(0.0)
     );
+}
+
+/// A cluster whose keys are rotated, its node 1 and 2 and its witness.
+struct Rotation<'a> {
+    dir: &'a Path,
+    nodes: [&'a Node; 2],
+    witness: &'a Running,
+    phones: Patient<'a>,
+    calls: Cell<usize>,
+}
+
+impl Rotation<'_> {
+    // As the guarantees have it: each step everywhere before the next.
+    fn rotate(&self, old: &str, new: &str) {
+        let [first, second] = self.nodes.map(|node| (node.name, node.process.pid()));
+        for keys in [&[old, new][..], &[new, old], &[new]] {
+            write_keys(self.dir, keys);
+            for (name, pid) in [first, second, ("w", self.witness.pid())] {
+                self.hang_up(name, pid);
+            }
+            // What was sealed before has arrived: what they send is mostly answers.
+            let sent = || {
+                let sent = |node: &Node| node.metric("ringtoll_member_datagram_sent_total");
+                self.nodes.map(|node| sent(node).unwrap_or_default())
+            };
+            let before = sent();
+            self.wait(|| {
+                sent()
+                    .iter()
+                    .zip(before)
+                    .all(|(now, then)| *now >= then + 20.0)
+            });
+        }
+    }
+
+    // Lets a process read its keys again, while calls are set up and ended.
+    fn hang_up(&self, name: &str, pid: u32) {
+        let log = || fs::read_to_string(self.dir.join(format!("{name}.log"))).unwrap_or_default();
+        let times = || log().matches("were read again").count();
+        let before = times();
+        let ringing = self.nodes.map(|node| self.ring(node));
+        hang_up(pid);
+        let until = Instant::now() + Duration::from_secs(20);
+        while times() == before {
+            assert!(Instant::now() < until, "{}", log());
+            self.end(self.nodes.map(|node| self.ring(node)));
+        }
+        self.end(ringing);
+    }
+
+    fn ring(&self, node: &Node) -> Ringing {
+        self.calls.set(self.calls.get() + 1);
+        self.phones
+            .ring(node.sip, &format!("call{}", self.calls.get()))
+    }
+
+    // Each through the other node, so that its BYE is passed on.
+    fn end(&self, [first, second]: [Ringing; 2]) {
+        for (ringing, node) in [(first, self.nodes[1]), (second, self.nodes[0])] {
+            let up = self.phones.pick_up(ringing);
+            self.phones.hang_up(&up, node.sip);
+        }
+    }
+
+    fn wait(&self, done: impl FnMut() -> bool) {
+        let in_time = wait_until(Duration::from_secs(20), done);
+        assert!(in_time, "{}", self.nodes[1].page("/metrics"));
+    }
+
+    // Datagrams at each node that were sealed under a key unknown there.
+    fn unknown(&self, node: &Node) -> f64 {
+        let of = |way| node.metric(&format!("ringtoll_{way}_key_unknown_total"));
+        let counts = ["link", "letter", "member"].map(|way| of(way).expect("it is counted"));
+        counts.iter().sum()
+    }
+
+    // A key that nobody else has is first, and theirs is gone.
+    fn rotate_in_the_wrong_order(&self, good: &str, alone: &str) {
+        let node = self.nodes[0];
+        let read_again = || hang_up(node.process.pid());
+        write_keys(self.dir, &[alone]);
+        read_again();
+        self.wait(|| self.nodes.iter().all(|node| self.unknown(node) > 0.0));
+        self.wait(|| node.page("/readyz").contains(" 503 "));
+        write_keys(self.dir, &[good]);
+        read_again();
+        self.wait(|| self.nodes.iter().all(|node| node.is_whole()));
+    }
+}
+
+fn write_keys(dir: &Path, keys: &[&str]) {
+    let mut text = format!("token {}\n", "5a".repeat(16));
+    for key in keys {
+        text += &format!("key {}\n", key.repeat(32));
+    }
+    fs::write(dir.join("cluster.key"), text).expect("the directory takes files");
+}
+
+#[test]
+fn keys_rotate_under_traffic_and_cost_no_call() {
+    let dir = tempfile::tempdir().expect("there is room for temporary files");
+    write_keys(dir.path(), &["a1"]);
+    let mut cdf = CdfProcess::new(dir.path(), "cdf");
+    cdf.start();
+    let (caller, callee) = (Phone::at("127.0.0.1"), Phone::at("127.0.0.1"));
+    let ports = [21_430, 21_440, 21_450].map(|port| format!("127.0.0.1:{port}"));
+    let talks_to = (callee.address(), cdf.address);
+    let node = |name, id| Node::start(dir.path(), (name, id), &ports, talks_to);
+    let (first, second) = (node("n1", 1), node("n2", 2));
+    let votes = configuration(dir.path(), "w", 3, "", &ports);
+    let witness = start(dir.path(), "witness", "w", &votes);
+    let rotation = Rotation {
+        dir: dir.path(),
+        nodes: [&first, &second],
+        witness: &witness,
+        phones: Patient {
+            caller: &caller,
+            callee: &callee,
+        },
+        calls: Cell::new(0),
+    };
+    rotation.wait(|| first.is_whole() && second.is_whole());
+    let up = |node| rotation.phones.pick_up(rotation.ring(node));
+    let held: Vec<_> = (0..4).flat_map(|_| [up(&first), up(&second)]).collect();
+    let ringing = rotation.nodes.map(|node| rotation.ring(node));
+    rotation.rotate("a1", "b2");
+    rotation.end(ringing);
+    for node in rotation.nodes {
+        assert_eq!(rotation.unknown(node), 0.0, "{}", node.page("/metrics"));
+        let passed_on = node.metric("ringtoll_letter_forward_received_total");
+        assert!(passed_on > Some(0.0), "{passed_on:?}");
+    }
+    rotation.rotate_in_the_wrong_order("b2", "c3");
+    for call in held {
+        rotation.phones.hang_up(&call, first.sip);
+    }
+    assert_billed_once(&cdf, rotation.calls.get());
 }

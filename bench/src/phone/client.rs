@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use dataplane::sip::{self, HeaderId, Index, Message, Method, Writer};
 
-use super::{Alarm, Line, Phone, RINGING_LATE_MAX, Sent, State, T1};
+use super::{Alarm, Line, Phone, Sent, State, T1};
 use crate::latency::Interval;
 use crate::plan::{Scenario, Side};
 use crate::template::{HOLD_OFFER, digits};
@@ -88,7 +88,7 @@ impl Phone {
     }
 
     fn on_provisional(&mut self, now: Instant, number: u32, method: Method) {
-        let patience = self.run.ring + RINGING_LATE_MAX + self.run.patience;
+        let patience = self.rings(number) + self.run.patience;
         let line = self.line(number);
         let first = line.response.0 == 0;
         let is_opening = line.state == State::Opening && method == Method::Invite;

@@ -21,7 +21,7 @@ use dataplane::sip::{self, HeaderId, Index, Message, Uri};
 
 use crate::latency::Latency;
 use crate::ledger::Ledger;
-use crate::plan::{Plan, Run, Side};
+use crate::plan::{Plan, Run, Scenario, Side};
 use crate::template::{self, Template};
 
 use proxies::Proxies;
@@ -319,10 +319,19 @@ impl Phone {
         }
     }
 
+    /// How long the callee rings at most.
+    fn rings(&self, number: u32) -> Duration {
+        match self.lines[&number].plan.scenario {
+            // The caller gives up; if it does not, the callee does long after.
+            Scenario::Cancel => self.run.ring + RINGING_LATE_MAX,
+            _ => self.run.ring,
+        }
+    }
+
     /// Both sides arm what their plan gives them once the call is up.
     fn arm_plan(&mut self, now: Instant, number: u32) {
         let plan = self.lines[&number].plan;
-        if plan.scenario == crate::plan::Scenario::Reinvite && plan.reinvites == self.side {
+        if plan.scenario == Scenario::Reinvite && plan.reinvites == self.side {
             self.arm(now + self.run.hold / 2, number, Alarm::Reinvite);
         }
         if plan.hangs_up == self.side {

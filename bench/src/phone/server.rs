@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use dataplane::sip::{self, HeaderId, Index, Message, Method, Writer};
 
-use super::{Alarm, Line, Phone, Sent, State, T2};
+use super::{Alarm, Line, Phone, Sent, State};
 use crate::plan::{Scenario, Side};
 use crate::template::{ANSWER, HOLD_ANSWER, digits};
 
@@ -28,8 +28,11 @@ impl Phone {
         if line.response.0 == cseq && line.is_answered(request) {
             return self.repeat_response(number, from);
         }
+        if method == Method::Invite && line.state == State::Opening {
+            self.take_as_acknowledged(now, number, cseq);
+        }
         match method {
-            Method::Invite if line.state == State::Up => {
+            Method::Invite if self.line(number).state == State::Up => {
                 let response = self.respond(number, from, request, 200, HOLD_ANSWER);
                 let sent = Sent::new(now, from, cseq, response, self.run.patience);
                 self.arm(sent.again, number, Alarm::Answer);
@@ -40,6 +43,15 @@ impl Phone {
                 self.respond(number, from, request, 200, "");
             }
             _ => self.refuse(from, request),
+        }
+    }
+
+    // Who sends a re-INVITE has our 2xx, though its ACK was lost on the way (RFC 5407, moratorium).
+    fn take_as_acknowledged(&mut self, now: Instant, number: u32, cseq: u32) {
+        let answer = self.line(number).answer.as_ref();
+        let first = answer.map(|sent| sent.cseq).filter(|first| *first < cseq);
+        if let Some(first) = first {
+            self.on_ack(now, number, first);
         }
     }
 
@@ -127,11 +139,7 @@ impl Phone {
             return self.pick_up(now, number);
         }
         self.respond(number, from, request, 180, "");
-        let rings = match plan.scenario {
-            // The caller gives up; if it does not, the callee does long after.
-            Scenario::Cancel => self.run.ring + T2 * 4,
-            _ => self.run.ring,
-        };
+        let rings = self.rings(number);
         self.arm(now + rings, number, Alarm::Rung);
     }
 

@@ -224,6 +224,7 @@ impl Membership {
             member_letter_unsent: former.letters_unsent + letters.letters_unsent,
             member_message_dropped: self.views.outbox_dropped(),
             member_datagram_refused: self.refused,
+            member_key_unknown: former.keys_unknown + letters.keys_unknown,
             member_heartbeat_incompatible: self.views.heartbeats_incompatible(),
             vote_save_failed: self.views.saves_failed(),
         }
@@ -237,6 +238,7 @@ impl Membership {
             let letters = self.courier.counters();
             self.former.datagrams_sent += letters.datagrams_sent;
             self.former.letters_unsent += letters.letters_unsent;
+            self.former.keys_unknown += letters.keys_unknown;
             self.courier = self.parts.courier(incarnation);
         }
         if self.views.must_resume() && self.board.all_resumed(incarnation) {

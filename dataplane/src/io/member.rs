@@ -255,13 +255,17 @@ impl Runner {
             // A zero time-out would mean for ever; an error only means that nothing came.
             let _ = self.socket.set_read_timeout(Some(wait));
             let mut news = false;
-            if let Ok((length, _)) = self.socket.recv_from(&mut buffer) {
+            let received = self.socket.recv_from(&mut buffer);
+            // Before what has come, which may be sealed under a key that is new here. The operator
+            // goes by the log: what leaves after it is sealed under the new keys.
+            if let Some(keys) = unpoisoned(&self.news.keys).take() {
+                self.membership.set_keys(keys);
+                tracing::info!("the cluster's keys were read again");
+            }
+            if let Ok((length, _)) = received {
                 news |= self
                     .membership
                     .handle_datagram(self.now(), &mut buffer[..length]);
-            }
-            if let Some(keys) = unpoisoned(&self.news.keys).take() {
-                self.membership.set_keys(keys);
             }
             if self.news.drain.swap(false, Ordering::AcqRel) {
                 self.membership.drain();
@@ -391,24 +395,23 @@ pub fn run_witness(config: &crate::config::Config) -> Result<(), NodeError> {
         if signal != signal_hook::consts::SIGHUP {
             break;
         }
-        read_keys_again(&cluster.key_file, &member);
+        read_keys_again(&cluster.key_file, &[], &member);
     }
     member.stop();
     Ok(())
 }
 
-/// Takes the keys that the key file holds now, and hands them out; a bad file changes nothing.
-pub(super) fn read_keys_again(path: &Path, member: &Member) -> Option<ClusterKeys> {
+/// Hands out the keys that the key file holds now, to the membership last, which says so; a bad file
+/// changes nothing.
+pub(super) fn read_keys_again(path: &Path, inlets: &[Inlet], member: &Member) {
     match read_keys(path) {
         Ok(file) => {
+            for inlet in inlets {
+                inlet.order(Order::Keys(file.keys));
+            }
             member.set_keys(file.keys);
-            tracing::info!("the cluster's keys were read again");
-            Some(file.keys)
         }
-        Err(error) => {
-            tracing::error!(%error, "the cluster's keys stay as they are");
-            None
-        }
+        Err(error) => tracing::error!(%error, "the cluster's keys stay as they are"),
     }
 }
 

@@ -191,11 +191,7 @@ impl Node {
         let (Some(path), Some(member)) = (&self.key_file, &self.member) else {
             return;
         };
-        if let Some(keys) = member::read_keys_again(path, member) {
-            for inlet in &self.inlets {
-                inlet.order(Order::Keys(keys));
-            }
-        }
+        member::read_keys_again(path, &self.inlets, member);
     }
 
     /// What the shards report.

@@ -347,6 +347,7 @@ fn keys_rotate_while_letters_fly() {
     let mut former = Courier::new(config(1, 12), keys(), &[1, 2]);
     let former = view(&mut former, 2, &heartbeat(12));
     assert_eq!(fault(&mut b, &former), OpenFault::Key);
+    assert_eq!(b.counters().keys_unknown, 1);
 }
 
 #[test]

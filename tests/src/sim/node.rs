@@ -11,6 +11,7 @@ use charging::diameter::routing::RouterConfig;
 use charging::rf::backlog::Backlog;
 use charging::rf::backlog::BacklogConfig;
 use charging::state::RecordType;
+use charging::time::Now;
 use dataplane::b2bua::CallState;
 use dataplane::b2bua::Origin;
 use dataplane::b2bua::Phase;
@@ -26,6 +27,7 @@ use dataplane::store::BlobStore;
 use super::Event;
 use super::Sabotage;
 use super::TEXTS_BOUND;
+use super::TOKEN_KEY;
 use super::World;
 use super::members::write_late;
 use crate::cdf::identity;
@@ -42,6 +44,12 @@ impl World {
             self.seats[place].shard = Some(shard);
             self.turn(place, |_, _| ());
         }
+    }
+
+    /// What a shard is made of, for a test that runs it by itself, and the time.
+    #[must_use]
+    pub fn parts_of(&mut self, place: usize) -> (Parts, Now) {
+        (self.parts(place), self.now_of(self.node_of(place)))
     }
 
     pub(super) fn parts(&mut self, place: usize) -> Parts {
@@ -99,7 +107,7 @@ impl World {
                 incarnation: 1 + life,
             },
             shards: self.setup.shards,
-            tokens: TokenKey::new(&[7; 16]),
+            tokens: TokenKey::new(&TOKEN_KEY),
             ctf: Ctf::new(ctf, now),
             router: Router::new(router, &identity(&host, epoch), seed, now.instant),
             blobs,

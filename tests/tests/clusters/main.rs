@@ -13,6 +13,7 @@ mod counts;
 mod filling;
 mod full;
 mod losses;
+mod passing;
 mod plants;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -76,6 +76,7 @@ fn add_letters(counts: &mut StoreCounters, courier: &Courier) {
     counts.letter_forward_sent += letters.forwards_sent;
     counts.letter_unsent += letters.letters_unsent;
     counts.letter_datagram_refused += letters.datagrams_refused;
+    counts.letter_key_unknown += letters.keys_unknown;
     counts.letter_protocol_refused += letters.protocols_refused;
     counts.letter_malformed += letters.bodies_malformed;
     counts.letter_forward_received += letters.forwards_received;
