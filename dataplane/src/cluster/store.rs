@@ -187,8 +187,11 @@ impl ClusterStore {
         GateShare::among(nodes, self.config.copies)
     }
 
+    // What is begun or taken over now is written under it. Of a node that leaves it is the view
+    // before, for the heir takes over under this one, which has to be newer. Nobody else has
+    // written under that: this node was alive in it, and so was the giver of what was given to it.
     fn epoch(&self) -> u32 {
-        self.view.number
+        self.view.number - u32::from(self.leaves())
     }
 
     fn follow_view(&mut self) {
@@ -297,7 +300,7 @@ impl ClusterStore {
             };
             // What this node had given away before it ended is its own again too.
             if scan.owner != own || meta.heir().is_some() {
-                if let Err(error) = self.ring.adopt(meta.id, self.view.number, |_| {}) {
+                if let Err(error) = self.ring.adopt(meta.id, self.epoch(), |_| {}) {
                     self.report.adopt_failed += 1;
                     tracing::error!(call = %meta.id.as_u128(), %error, "it cannot be taken over");
                     continue;
@@ -411,8 +414,6 @@ impl BlobStore for ClusterStore {
         }
         let epoch = match held {
             Some(epoch) if !blob.takes_over => epoch,
-            // The heir takes over under this view, which has to be newer.
-            None if self.leaves() => self.epoch() - 1,
             held => self.epoch().max(held.unwrap_or(0)),
         };
         match self.ring.put(id, epoch, blob.schema, blob.bytes) {

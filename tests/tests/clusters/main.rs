@@ -12,6 +12,7 @@ mod clocks;
 mod counts;
 mod filling;
 mod full;
+mod gifts;
 mod losses;
 mod passing;
 mod plants;

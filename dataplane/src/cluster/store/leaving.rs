@@ -136,7 +136,7 @@ impl ClusterStore {
                 self.report.refused += 1;
                 continue;
             };
-            let Ok(version) = self.ring.adopt(id, self.view.number, |_| {}) else {
+            let Ok(version) = self.ring.adopt(id, self.epoch(), |_| {}) else {
                 continue;
             };
             self.report.received += 1;

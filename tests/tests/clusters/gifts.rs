@@ -1,0 +1,169 @@
+//! Calls that a leaving node gives away while something else happens.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use charging::time::{Now, UnixMillis};
+use dataplane::b2bua::{CallState, NO_ROUTE, Phase, SCHEMA};
+use dataplane::cluster::{Board, ClusterStore, ClusterStoreParts};
+use dataplane::dialog::{Dialog, Text, Texts};
+use dataplane::env::ListenerId;
+use dataplane::store::{Blob, BlobStore, ClusterSide, StoreEvent, Stored};
+use replication::layout::SUPERBLOCK;
+use replication::peer::LinkConfig;
+use replication::{
+    CallId, ClusterKeys, Kind, Map, Meta, Mode, ReplicatorConfig, Ring, RingConfig, Standing,
+    Version, View,
+};
+use tests::store::archive;
+
+const KEYS: ClusterKeys = ClusterKeys {
+    current: (1, [1; 32]),
+    other: None,
+};
+const NODES: [u16; 4] = [0, 1, 2, 3];
+
+fn ring(node: u16) -> Ring {
+    let config = RingConfig {
+        node,
+        ..RingConfig::default()
+    };
+    let map = |bytes: u64| Map::heap(SUPERBLOCK + bytes as usize);
+    Ring::create(map(config.young_bytes), map(config.old_bytes), &config).expect("limits")
+}
+
+fn config(node: u16) -> ReplicatorConfig {
+    ReplicatorConfig {
+        cluster: 1,
+        node,
+        incarnation: 1,
+        shard: 0,
+        copies: 2,
+        holds_max: 1_000,
+        link: LinkConfig::default(),
+    }
+}
+
+/// A call's state, told from others by its `begun`.
+fn state(id: CallId, begun: u64) -> Vec<u8> {
+    let leg = Dialog::new(([192, 0, 2, 1], 5060).into(), ListenerId::default());
+    archive(&CallState {
+        id: id.as_u128(),
+        begun: UnixMillis(begun),
+        answered: Some(UnixMillis(begun)),
+        up_since: UnixMillis(begun),
+        texts: Texts::default(),
+        charging: Default::default(),
+        legs: [leg.clone(), leg],
+        icid: Text::EMPTY,
+        access_network: Text::EMPTY,
+        called_identity: Text::EMPTY,
+        sdp: [Text::EMPTY; 2],
+        open: Vec::new(),
+        route: NO_ROUTE,
+        class: None,
+        phase: Phase::Confirmed,
+    })
+}
+
+fn record(id: CallId, epoch: u32, owner: u16, heir: Option<u16>) -> Meta {
+    Meta {
+        id,
+        version: Version::first(epoch),
+        rseq: 0,
+        owner,
+        shard: 0,
+        schema: SCHEMA,
+        kind: Kind::Put,
+        flags: heir.map_or(0, |heir| heir as u8 + 1),
+        written: 0,
+    }
+}
+
+/// Node 0 in a view whose nodes stand so.
+struct Heir {
+    start: quanta::Instant,
+    board: Arc<Board>,
+    store: ClusterStore,
+    turn: u64,
+}
+
+impl Heir {
+    fn new(ring: Ring, number: u32, standings: [Standing; 4]) -> Self {
+        let start = quanta::Clock::mock().0.now();
+        let board = Arc::new(Board::new(1));
+        let mut view = View::genesis();
+        view.number = number;
+        for (node, standing) in standings.into_iter().enumerate() {
+            view.nodes[node].standing = standing;
+            view.gone |= u32::from(standing == Standing::Dead) << node;
+        }
+        board.publish_view(&view, 1);
+        board.publish_lease(u64::MAX);
+        let store = ClusterStore::new(ClusterStoreParts {
+            ring,
+            replicator: config(0),
+            keys: KEYS,
+            data_nodes: NODES.to_vec(),
+            mode: Mode::SemiSync,
+            board: board.clone(),
+            clock_start: start,
+        });
+        Self {
+            start,
+            board,
+            store,
+            turn: 0,
+        }
+    }
+
+    // A millisecond; gives what happened in it.
+    fn turn(&mut self) -> Vec<StoreEvent> {
+        self.turn += 1;
+        self.store.set_now(Now {
+            instant: self.start + Duration::from_millis(self.turn),
+            wall: UnixMillis(1_700_000_000_000 + self.turn),
+            steady: UnixMillis(1_700_000_000_000 + self.turn),
+        });
+        self.store.tick();
+        std::iter::from_fn(|| self.store.poll_event()).collect()
+    }
+
+    fn turns(&mut self, turns: u64) -> Vec<StoreEvent> {
+        (0..turns).flat_map(|_| self.turn()).collect()
+    }
+}
+
+// Node 1 has given the call to node 0, which is told to leave as well before it has it.
+#[test]
+fn a_call_given_to_a_node_that_leaves_is_given_on_in_the_same_view() {
+    use Standing::{Alive, Dead, Draining};
+    let id = CallId::new(1, 0, 1, 7);
+    let mut mine = ring(0);
+    mine.apply(record(id, 1, 1, Some(0)), &state(id, 1))
+        .expect("room");
+    let mut heir = Heir::new(mine, 3, [Draining, Draining, Alive, Dead]);
+    heir.board.publish_duties(3, 0, 0);
+    let events = heir.turns(5);
+    assert!(
+        matches!(events[..], [StoreEvent::Received(_)]),
+        "{events:?}"
+    );
+    let bytes = state(id, 1);
+    let blob = Blob {
+        bytes: &bytes,
+        schema: SCHEMA,
+        takes_over: true,
+        mode: None,
+    };
+    let stored = heir.store.commit(id.as_u128(), blob);
+    assert!(matches!(stored, Stored::Waits(_)), "{stored:?}");
+    assert!(heir.store.give(id.as_u128()));
+
+    let held = heir.store.ring().newest(id).expect("it is held");
+    assert_eq!(held.meta.heir(), Some(2));
+    let mut next = ring(2);
+    next.apply(held.meta, held.payload).expect("room");
+    let adopted = next.adopt(id, 3, |_| {});
+    assert_eq!(adopted, Ok(Version::first(3)), "node 2 is in that view");
+}
