@@ -107,6 +107,12 @@ impl Board {
         }
     }
 
+    /// Whether the membership has said that nobody need fill this node any more under view `view`.
+    #[must_use]
+    pub fn is_filled(&self, view: u32) -> bool {
+        self.sync_wanted.load(Ordering::Acquire) == join(view, 0)
+    }
+
     /// Whether the calls of a dead node may be adopted under view `view`.
     #[must_use]
     pub fn adoption(&self, view: u32, owner: u16) -> Adoption {

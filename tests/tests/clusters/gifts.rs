@@ -9,11 +9,13 @@ use dataplane::cluster::{Board, ClusterStore, ClusterStoreParts};
 use dataplane::dialog::{Dialog, Text, Texts};
 use dataplane::env::ListenerId;
 use dataplane::store::{Blob, BlobStore, ClusterSide, StoreEvent, Stored};
+use replication::frame::DATAGRAM_BYTES_MAX;
 use replication::layout::SUPERBLOCK;
 use replication::peer::LinkConfig;
+use replication::view::Adoption;
 use replication::{
-    CallId, ClusterKeys, Kind, Map, Meta, Mode, ReplicatorConfig, Ring, RingConfig, Standing,
-    Version, View,
+    CallId, ClusterKeys, Kind, Map, Member, Meta, Mode, Replicator, ReplicatorConfig, Ring,
+    RingConfig, Standing, Version, View, takeover,
 };
 use tests::store::archive;
 
@@ -132,6 +134,57 @@ impl Heir {
     fn turns(&mut self, turns: u64) -> Vec<StoreEvent> {
         (0..turns).flat_map(|_| self.turn()).collect()
     }
+}
+
+// Node 1 leaves and has given the call to node 2, which took it over, told node 3 alone, and died:
+// node 1 does not know and gives it to node 0. That one asks node 3 before it goes on with it.
+#[test]
+fn an_heir_goes_on_with_nothing_before_it_has_heard_what_the_others_hold() {
+    use Standing::{Alive, Dead, Draining};
+    let mut ids = (0..).map(|n| CallId::new(1, 0, 1, n));
+    let is_heir = |id: &CallId| takeover::is_among_first(*id, 0, 1, [0, 3].into_iter());
+    let id = ids.find(is_heir).expect("half of all calls");
+    let mut mine = ring(0);
+    let given = record(id, 1, 1, Some(0));
+    mine.apply(given, &state(id, 1)).expect("room");
+    let standings = [Alive, Draining, Dead, Alive];
+    let mut heir = Heir::new(mine, 3, standings);
+    heir.board.publish_duties(3, 0, 0b1010);
+    let early = heir.turns(20);
+    assert!(early.is_empty(), "it is not filled: {early:?}");
+
+    let mut other = ring(3);
+    other
+        .apply(record(id, 2, 2, None), &state(id, 2))
+        .expect("room");
+    let mut sender = Replicator::new(config(3), KEYS, &NODES);
+    let members = NODES.map(|node| Member {
+        node,
+        incarnation: 1,
+        standing: standings[usize::from(node)],
+    });
+    sender.set_view(1, 3, &members, &mut |_| ());
+    sender.tell(1, 0, id, Version::first(2));
+    let mut buffer = [0; DATAGRAM_BYTES_MAX];
+    while let Some((to, len)) = sender.poll(1, &other, &mut buffer) {
+        if to == 0 {
+            heir.store.handle_datagram(&mut buffer[..len]);
+        }
+    }
+    for peer in [1, 3] {
+        heir.board.note_synced(0, peer, 3);
+    }
+    heir.board.publish_duties(3, 0, 0);
+    heir.board.publish_adoption(3, 2, Adoption::Ready);
+    let begun: Vec<u64> = heir
+        .turns(20)
+        .iter()
+        .filter_map(|event| match event {
+            StoreEvent::TakeOver(state) | StoreEvent::Received(state) => Some(state.begun.0),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(begun, [2], "what the dead one made of it");
 }
 
 // Node 1 has given the call to node 0, which is told to leave as well before it has it.

@@ -81,10 +81,14 @@ impl ClusterStore {
     /// Does what is due about calls that change hands between living nodes.
     pub(super) fn follow_gifts(&mut self, may_act: bool) {
         self.seek_gifts();
-        if may_act {
-            self.take_gifts();
-            self.mind_given();
+        if !may_act {
+            return;
         }
+        // Who gave it may not know that a former heir took it over and is dead. Somebody may.
+        if self.board.is_filled(self.view.number) {
+            self.take_gifts();
+        }
+        self.mind_given();
     }
 
     pub(super) fn has_given(&self) -> bool {
