@@ -11,8 +11,8 @@ impl Ring {
     /// touched, 0 if there is nothing worth doing.
     pub fn reclaim_idle(&mut self, records: u32) -> u32 {
         for done in 0..records {
-            let young_wants = self.young.free() < self.young.capacity() / IDLE_FREE_SHARE
-                && self.young.used() > 0;
+            let is_scarce = self.young.free() < self.young.capacity() / IDLE_FREE_SHARE;
+            let young_wants = (is_scarce || self.has_many_tombstones()) && self.young.used() > 0;
             let dead_in_old = self.old.used() - self.live.old_bytes;
             let old_wants = self.old.free() < self.old.capacity() / IDLE_FREE_SHARE
                 && dead_in_old > self.old.capacity() / IDLE_DEAD_SHARE;
@@ -26,6 +26,18 @@ impl Ring {
             }
         }
         records
+    }
+
+    // They leave the index with the young tail alone. Where the index is small against the young
+    // ring they would fill it and shut the gate, and with no new calls nothing would move the tail.
+    fn has_many_tombstones(&self) -> bool {
+        let tombstones = self.index.len() as u64 - self.live.calls;
+        let share = if self.is_settled {
+            IDLE_TOMBSTONES_SHARE
+        } else {
+            KEPT_INDEX_SHARE
+        };
+        tombstones > self.limits.calls as u64 / share
     }
 
     /// Frees room for `size` bytes at the young head, and a little more when it gets scarce.
@@ -172,6 +184,8 @@ pub(super) const OLD_FREE_SHARE: u64 = 32;
 /// Idle work goes on until a quarter is free, in the old ring only if 1/16 is dead.
 const IDLE_FREE_SHARE: u64 = 4;
 const IDLE_DEAD_SHARE: u64 = 16;
+/// So few of the index that the gate of the largest cluster stays open for all of them.
+const IDLE_TOMBSTONES_SHARE: u64 = 16;
 const _: () = assert!(RECLAIM_MIN < RECLAIM_MAX);
 /// Tombstones are kept up to a quarter of the young ring, and up to an eighth of the index.
 const KEPT_YOUNG_SHARE: u64 = 4;
@@ -183,6 +197,7 @@ mod tests {
     use crate::config::RingConfig;
     use crate::layout::SUPERBLOCK;
     use crate::map::Map;
+    use crate::ring::GateShare;
 
     const YOUNG: u64 = 64 << 10;
 
@@ -276,5 +291,40 @@ mod tests {
             write_laps(&mut ring, 1);
             assert_eq!(known(&ring, &few), 1, "the newest are kept");
         }
+    }
+
+    // A ring for few calls beside a young one of the usual size: the index is full of tombstones
+    // long before the young ring is scarce. While the gate is shut nothing more is written.
+    #[test]
+    fn calls_that_have_ended_do_not_keep_the_gate_shut() {
+        for is_settled in [true, false] {
+            calls_come_and_go(is_settled);
+        }
+    }
+
+    fn calls_come_and_go(is_settled: bool) {
+        let config = RingConfig {
+            young_bytes: 4 << 20,
+            old_bytes: 1 << 20,
+            calls_max: 160,
+            ..RingConfig::default()
+        };
+        let map = |bytes: u64| Map::heap(SUPERBLOCK + bytes as usize);
+        let (young, old) = (map(config.young_bytes), map(config.old_bytes));
+        let mut ring = Ring::create(young, old, &config).expect("limits");
+        // Until the cluster is settled more stay than the gate of the largest one would bear.
+        let share = GateShare::among(if is_settled { 16 } else { 4 }, 2);
+        ring.set_settled(is_settled);
+        for call in 0..1_000 {
+            let reclaimed = (0..1_000).take_while(|_| ring.reclaim_idle(64) > 0).count();
+            assert!(reclaimed < 1_000, "idle time comes to an end");
+            assert!(ring.is_open_within(share), "shut after {call} calls");
+            let id = ring.next_id();
+            for _ in 0..6 {
+                ring.put(id, 1, 1, &[1; 1_600]).expect("room");
+            }
+            ring.retire(id).expect("live");
+        }
+        ring.verify();
     }
 }
