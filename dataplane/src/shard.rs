@@ -149,11 +149,19 @@ impl Shard {
     pub fn resume(&mut self, now: Now, states: impl Iterator<Item = CallState>) {
         self.set_now(now);
         for state in states {
-            self.env.counters.call_resumed += 1;
-            self.b2bua
-                .resume(&mut self.env, state, TAKEN_OVER_SPREAD_MS);
+            self.go_on_with(state, TAKEN_OVER_SPREAD_MS);
         }
         self.settle(now);
+    }
+
+    fn go_on_with(&mut self, state: CallState, spread_ms: u64) {
+        let id = state.id;
+        self.env.counters.call_resumed += 1;
+        self.b2bua.resume(&mut self.env, state, spread_ms);
+        // The state does not tell whether records of the call wait on disk. They may.
+        if let Some(key) = self.b2bua.key_of(id).filter(|_| !self.backlog.is_empty()) {
+            self.b2bua.mark_stored_records(key);
+        }
     }
 
     /// Takes a datagram, or says which shard it belongs to.

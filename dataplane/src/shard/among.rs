@@ -271,8 +271,7 @@ impl Shard {
 
     fn take_up(&mut self, state: crate::b2bua::CallState, spread_ms: u64) {
         if self.b2bua.key_of(state.id).is_none() {
-            self.env.counters.call_resumed += 1;
-            self.b2bua.resume(&mut self.env, state, spread_ms);
+            self.go_on_with(state, spread_ms);
         }
     }
 

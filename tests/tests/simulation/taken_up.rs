@@ -180,3 +180,44 @@ fn calls_that_became_too_old_meanwhile_end_one_after_the_other() {
 }
 
 const CALLS: u64 = 40;
+
+// Each session's START waits on disk when the process ends. When a CDF is back the calls end, and
+// no STOP is there before its START.
+#[test]
+fn records_stay_behind_those_of_their_session_that_wait_on_disk() {
+    let mut world = World::new(Setup {
+        interim_s: None,
+        ..Setup::default()
+    });
+    for far in [0, 1] {
+        world.befall(0, Misfortune::CdfDown(far));
+    }
+    for n in 0..60 {
+        let caller = Plan {
+            calls_at: Some(1_000 + 10 * n),
+            bye_after: Some(45_000 - 160 * n),
+            ..Plan::default()
+        };
+        let callee = Plan {
+            answer: Some((100, 200)),
+            ..Plan::default()
+        };
+        world.add_call(caller, callee);
+    }
+    world.befall(20_000, Misfortune::Restart(300));
+    world.run_until(30_000);
+    for far in [0, 1] {
+        world.befall(35_000, Misfortune::CdfUp(far));
+        world.fars[far].delay = 20;
+    }
+    let (mut early, mut sessions) = (0, 0);
+    while world.now < 60_000 {
+        world.run_until(world.now + 1);
+        let all = world.sessions();
+        let has_no_start = |session: &&tests::checks::Session| !session.records.contains_key(&0);
+        early = early.max(all.values().filter(has_no_start).count());
+        sessions = sessions.max(all.len());
+    }
+    assert_eq!((early, sessions), (0, 60));
+    finish(&mut world);
+}
