@@ -426,7 +426,15 @@ impl BlobStore for ClusterStore {
                 self.events.push_back(StoreEvent::Lost(call));
                 Stored::Refused
             }
-            Err(RingError::Full | RingError::IndexFull) => Stored::Full,
+            Err(RingError::Full | RingError::IndexFull) => {
+                // What was taken over goes to its places as it is: once the view is settled, copies
+                // that name the former owner are void.
+                let held = self.ring.newest(id).filter(|_| blob.takes_over);
+                if let Some(version) = held.map(|held| held.meta.version) {
+                    self.send_on(id, version, Kind::Put, Mode::Async);
+                }
+                Stored::Full
+            }
             Err(_) => Stored::Refused,
         }
     }

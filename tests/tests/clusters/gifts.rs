@@ -1,4 +1,4 @@
-//! Calls that a leaving node gives away while something else happens.
+//! Calls that change hands while something else happens.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -219,4 +219,90 @@ fn a_call_given_to_a_node_that_leaves_is_given_on_in_the_same_view() {
     next.apply(held.meta, held.payload).expect("room");
     let adopted = next.adopt(id, 3, |_| {});
     assert_eq!(adopted, Ok(Version::first(3)), "node 2 is in that view");
+}
+
+// A ring of node 0 with that call of node 2, and as many of node 3 as find room.
+fn full_ring(id: CallId) -> Ring {
+    let limits = RingConfig {
+        young_bytes: 256 << 10,
+        old_bytes: 256 << 10,
+        ..RingConfig::default()
+    };
+    let map = |bytes: u64| Map::heap(SUPERBLOCK + bytes as usize);
+    let maps = (map(limits.young_bytes), map(limits.old_bytes));
+    let mut mine = Ring::create(maps.0, maps.1, &limits).expect("limits");
+    mine.apply(record(id, 1, 2, None), &state(id, 1))
+        .expect("room");
+    let copy = |n| record(CallId::new(3, 0, 1, n), 1, 3, None);
+    let count = (0..).find(|&n| mine.apply(copy(n), &[1; 1_000]).is_err());
+    for n in 0..count.expect("it gets full") {
+        let grown = Meta {
+            version: Version { epoch: 1, ver: 2 },
+            ..copy(n)
+        };
+        let _ = mine.apply(grown, &[1; 2_000]);
+        let _ = mine.apply(grown, &[1; 1_060]);
+    }
+    mine
+}
+
+// Node 0 takes a call of node 2 over, but the state in which it goes on finds no room. The call is
+// not settled: what node 3 holds of it names a dead owner and is void with the next view.
+#[test]
+fn a_call_that_found_no_room_when_it_was_taken_over_has_its_copies_before_the_view_is_settled() {
+    use Standing::{Alive, Dead};
+    let mut ids = (0..).map(|n| CallId::new(2, 0, 1, n));
+    let is_heir = |id: &CallId| takeover::is_among_first(*id, 0, 1, [0, 3].into_iter());
+    let id = ids.find(is_heir).expect("half of all calls");
+    let mine = full_ring(id);
+    let standings = [Alive, Dead, Dead, Alive];
+    let mut heir = Heir::new(mine, 3, standings);
+    let mut other = ring(3);
+    let mut sender = Replicator::new(config(3), KEYS, &NODES);
+    let members = NODES.map(|node| Member {
+        node,
+        incarnation: 1,
+        standing: standings[usize::from(node)],
+    });
+    sender.set_view(1, 3, &members, &mut |_| ());
+    heir.board.publish_duties(3, 1, 0);
+    for dead in [1, 2] {
+        heir.board.publish_adoption(3, dead, Adoption::Ready);
+    }
+    let (mut buffer, mut taken) = ([0; DATAGRAM_BYTES_MAX], 0);
+    for turn in 1..400 {
+        let events = heir.turn();
+        let is_taken = |event: &&StoreEvent| matches!(event, StoreEvent::TakeOver(_));
+        if events.iter().filter(is_taken).count() > 0 {
+            taken += 1;
+            let bytes = [state(id, 1), vec![0; 4_000]].concat();
+            let blob = Blob {
+                bytes: &bytes,
+                schema: SCHEMA,
+                takes_over: true,
+                mode: None,
+            };
+            let stored = heir.store.commit(id.as_u128(), blob);
+            assert_eq!(stored, Stored::Full);
+        }
+        let ns = 1_000_000_000 + turn * 1_000_000;
+        while let Some((to, len)) = heir.store.poll_datagram(&mut buffer) {
+            if to == 3 {
+                let taken =
+                    sender.handle_datagram(ns, 0, &mut buffer[..len], &mut other, &mut |_| ());
+                taken.expect("a member");
+            }
+        }
+        while let Some((to, len)) = sender.poll(ns, &other, &mut buffer) {
+            if to == 0 {
+                heir.store.handle_datagram(&mut buffer[..len]);
+            }
+        }
+    }
+    assert_eq!(taken, 1);
+    let copied = other.newest(id).is_some_and(|held| held.meta.owner == 0);
+    assert!(
+        copied || !heir.board.is_settled(0, 3),
+        "it is said to be settled"
+    );
 }
