@@ -387,10 +387,12 @@ impl Link {
     /// Whether no catch-up is under way and all before `mark` is acked.
     #[must_use]
     pub fn is_past(&self, mark: u64) -> bool {
-        self.out.base >= mark
-            && self.out.late == 0
-            && self.giver.is_idle()
-            && self.sync_request.is_none()
+        self.has_acked(mark) && self.giver.is_idle() && self.sync_request.is_none()
+    }
+
+    /// Whether all before `mark` is acked.
+    pub(crate) fn has_acked(&self, mark: u64) -> bool {
+        self.out.base >= mark && self.out.late == 0
     }
 
     /// Incarnation of the peer that is admitted.

@@ -5,12 +5,14 @@
 //! Any members count. What is not acked after 20 ms also goes to the members next in order; a
 //! slow member is never dropped by its sender, only by a view.
 
+mod ends;
 mod roll;
 
 use std::collections::VecDeque;
 
 use hashbrown::HashTable;
 
+use self::ends::End;
 use self::roll::{Members, Roll, bits};
 use crate::catch_up::{Belongings, Scope};
 use crate::peer::{Link, LinkConfig, LinkEvent};
@@ -113,6 +115,8 @@ pub struct Replicator {
     escalated: u64,
     /// Calls of which members beside their places got a copy, so that these learn of the end.
     scattered: HashTable<CallId>,
+    /// Ends that members beside the places are yet to learn of.
+    ends: VecDeque<End>,
     turn: usize,
     roll: Roll,
     /// Number of the last settled view.
@@ -168,6 +172,7 @@ impl Replicator {
             newest: HashTable::with_capacity(config.holds_max * 2),
             escalated: 0,
             scattered: HashTable::new(),
+            ends: VecDeque::new(),
             turn: 0,
             roll: Roll::default(),
             settled: 0,
@@ -215,6 +220,7 @@ impl Replicator {
         if changed == 0 {
             return;
         }
+        self.tell_all_ends(now);
         for peer in self.peers.iter_mut().filter(|_| is_alive) {
             // Places have moved, so every member may miss calls that are its own now.
             peer.link.start_sync(Scope::Targets, now);
@@ -259,11 +265,15 @@ impl Replicator {
         kind: Kind,
         mode: Mode,
     ) -> Committed {
-        let targets = self.targets(id) | self.scattered_to(id, kind);
+        let targets = self.targets(id);
         let urgent = mode == Mode::SemiSync;
         // Not counted among the targets: an end that is held in the wrong place may be dropped.
-        for n in bits(targets | self.misplaced(kind)) {
+        let told = targets | self.misplaced(kind);
+        for n in bits(told) {
             self.peers[n].link.enqueue(id, version, kind, urgent, now);
+        }
+        if kind == Kind::Del && self.take_scattered(id) {
+            self.note_end(now, id, version, told);
         }
         if mode == Mode::Async || self.need() == 0 {
             return Committed::Released;
@@ -440,6 +450,7 @@ impl Replicator {
     /// Writes the next datagram to send into `buffer`; hands out for whom and how long.
     pub fn poll(&mut self, now: u64, ring: &Ring, buffer: &mut [u8]) -> Option<(u16, usize)> {
         self.send_to_next_members(now);
+        self.tell_ends(now);
         let (own, copies) = (self.config.node, self.config.copies);
         let members = Members::of(&self.peers);
         let (scattered, roll, settled) = (&self.scattered, self.roll, self.settled);
@@ -595,18 +606,10 @@ impl Replicator {
         }
     }
 
-    // Whom a tombstone must reach beside the places of the call.
-    fn scattered_to(&mut self, id: CallId, kind: Kind) -> u32 {
-        if kind != Kind::Del {
-            return 0;
-        }
-        match self.scattered.find_entry(id.hash(), |known| *known == id) {
-            Ok(entry) => {
-                entry.remove();
-                (1 << self.peers.len()) - 1
-            }
-            Err(_) => 0,
-        }
+    // Whether members beside the places of an ended call have copies of it.
+    fn take_scattered(&mut self, id: CallId) -> bool {
+        let found = self.scattered.find_entry(id.hash(), |known| *known == id);
+        found.map(|entry| entry.remove()).is_ok()
     }
 
     // Whether every place of this node's calls has what it should, so that a copy elsewhere may go.

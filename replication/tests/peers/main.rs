@@ -1,6 +1,7 @@
 //! Replication between real rings over a network that loses, doubles, delays and reorders.
 
 mod conflicts;
+mod ended;
 mod forgetting;
 mod places;
 mod resending;
@@ -96,6 +97,8 @@ struct World {
     released: BTreeMap<u16, BTreeSet<(CallId, Version)>>,
     synced: Vec<(u16, u16, u32)>,
     wire: Vec<(u16, u16, Vec<u8>)>,
+    /// Last settled view; none: each is at once.
+    settled: Option<u32>,
     /// A node that is alive and does not know yet whether it has all its calls.
     waits: Option<u16>,
     /// What one turn of a node's loop takes at least, if it has more to do at once.
@@ -140,6 +143,7 @@ impl World {
             released: BTreeMap::new(),
             synced: Vec::new(),
             wire: Vec::new(),
+            settled: None,
             waits: None,
             turn: 1,
             looked_at: 8,
@@ -171,6 +175,10 @@ impl World {
                         released.insert((id, version));
                     }
                 });
+            let settled = self.settled.unwrap_or(view);
+            let node = &mut self.nodes[at];
+            node.ring.set_settled(settled == view);
+            node.replicator.set_settled_view(settled, settled == view);
             let waits = self.waits == Some(at as u16);
             if self.members[at].standing == Standing::Alive && !waits {
                 self.nodes[at].replicator.set_resumed(now);

@@ -1,6 +1,6 @@
 //! Calls whose places move while acks are under way.
 
-use replication::{CallId, Member, Mode, Standing, Version};
+use replication::{CallId, Member, Mode, Standing, Version, takeover};
 
 use crate::{MS, Node, World};
 
@@ -176,4 +176,40 @@ fn what_comes_between_the_two_ends_of_a_catch_up_stays() {
     world.run(1_000 * MS);
     world.settle();
     assert_eq!(held(&world), before);
+}
+
+// Node 1 has what it is to hold too late, so that outputs left for the copies of node 2, of so many
+// calls that no more of them can be remembered.
+#[test]
+fn a_scattered_copy_stays_until_the_place_of_the_call_has_one() {
+    let mut world = World::new(3, 2, 7, 0);
+    world.settle();
+    world.looked_at = 1_024;
+    world.cut.extend([(0, 1), (1, 0)]);
+    let mut ids = Vec::new();
+    let is_behind = |id: &CallId| takeover::is_among_first(*id, 1, 1, [1, 2].into_iter());
+    for _ in 0..9 {
+        for _ in 0..900 {
+            let id = world.new_call(0, 20, Mode::SemiSync);
+            if is_behind(&id) {
+                ids.push(id);
+            } else {
+                world.nodes[0].ring.retire(id).expect("live");
+                world.commit(0, id, Mode::Async);
+            }
+        }
+        world.run(100 * MS);
+        let released = |id: &CallId| world.released[&0].contains(&(*id, Version::first(1)));
+        let copies = |id: &CallId| {
+            let nodes = world.nodes.iter();
+            nodes.filter(|node| node.ring.newest(*id).is_some()).count()
+        };
+        let alone = ids.iter().filter(|id| released(id) && copies(id) < 2);
+        assert_eq!(alone.count(), 0, "of {} calls", ids.len());
+        assert!(ids.len() > 3_000 || ids.iter().all(released));
+    }
+    world.cut.clear();
+    world.settle();
+    let released = |id: &CallId| world.released[&0].contains(&(*id, Version::first(1)));
+    assert!(ids.iter().all(released), "the rest waited for node 1");
 }
