@@ -366,10 +366,10 @@ impl Link {
         self.giver.is_filled()
     }
 
-    /// Whether it is to forget what it should not hold, as soon as all others are filled.
+    /// Whether it may be told to forget what it should not hold, as soon as all others are filled.
     #[must_use]
     pub(crate) fn waits(&self) -> bool {
-        self.giver.waits()
+        self.giver.waits() && self.has_room_for_walk()
     }
 
     /// Records that the peer has not acked.

@@ -213,3 +213,46 @@ fn a_scattered_copy_stays_until_the_place_of_the_call_has_one() {
     let released = |id: &CallId| world.released[&0].contains(&(*id, Version::first(1)));
     assert!(ids.iter().all(released), "the rest waited for node 1");
 }
+
+// A loop that finds something due in every turn neither sleeps nor tidies its ring.
+#[test]
+fn nothing_is_due_while_a_peer_waits_for_its_share_behind_a_long_queue() {
+    let mut world = World::new(3, 2, 10, 0);
+    world.settle();
+    // Node 1 is to be filled first.
+    world.cut.extend([(0, 1), (1, 0)]);
+    world.members[1].standing = Standing::Draining;
+    world.enter_view();
+    world.members[1].standing = Standing::Alive;
+    world.enter_view();
+    world.run(20 * MS);
+    // Then node 2 takes nothing more for a while.
+    world.cut.insert((0, 2));
+    while world.nodes[0]
+        .replicator
+        .link(2)
+        .expect("a peer")
+        .lag_records()
+        < 1_500
+    {
+        world.new_call(0, 20, Mode::Async);
+    }
+    world.run(10 * MS);
+    world.cut.remove(&(0, 1));
+    world.cut.remove(&(1, 0));
+    world.run(100 * MS);
+    world.cut.insert((2, 0));
+    let node = &mut world.nodes[0];
+    let mut buffer = vec![0; replication::frame::DATAGRAM_BYTES_MAX];
+    while node
+        .replicator
+        .poll(world.now, &node.ring, &mut buffer)
+        .is_some()
+    {}
+    assert!(
+        node.replicator
+            .deadline(world.now)
+            .is_none_or(|at| at > world.now),
+        "it is due at once, and there is nothing to do"
+    );
+}
