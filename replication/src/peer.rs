@@ -371,10 +371,10 @@ impl Link {
         self.giver.is_filled()
     }
 
-    /// Whether it may be told to forget what it should not hold, as soon as all others are filled.
+    /// Whether it is to forget what it should not hold, as soon as all others are filled.
     #[must_use]
     pub(crate) fn waits(&self) -> bool {
-        self.giver.waits() && self.has_room_for_walk()
+        self.giver.waits()
     }
 
     /// Records that the peer has not acked.
@@ -398,6 +398,11 @@ impl Link {
     /// Whether all before `mark` is acked.
     pub(crate) fn has_acked(&self, mark: u64) -> bool {
         self.out.base >= mark && self.out.late == 0
+    }
+
+    /// Whether what stood before `mark` may have been dropped before it was acked.
+    pub(crate) fn has_dropped(&self, mark: u64) -> bool {
+        mark <= self.out.dropped_below
     }
 
     /// Incarnation of the peer that is admitted.
@@ -427,7 +432,7 @@ impl Link {
     }
 
     // Half of the queue stays free for live records, and few wait behind the walk.
-    fn has_room_for_walk(&self) -> bool {
+    pub(crate) fn has_room_for_walk(&self) -> bool {
         self.out.slots.len() < self.config.queue_max / 2 && self.out.unsent() < WALK_AHEAD
     }
 
