@@ -1,12 +1,12 @@
 //! Stops the writer between any two stores and looks at what a restart finds (S9, S6, L7).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::RingConfig;
 use crate::layout::SUPERBLOCK;
 use crate::map::Map;
 use crate::map::journal::Step;
-use crate::record::{CallId, Version};
+use crate::record::{CallId, Kind, Version};
 use crate::ring::{Origin, Recovery, Ring};
 
 type State = BTreeMap<CallId, (Version, Vec<u8>)>;
@@ -121,6 +121,44 @@ fn every_prefix_of_the_stores_recovers_to_the_last_committed_record() {
         cfg!(miri) || promoted_under_watch > 100,
         "the rings were too large to reclaim"
     );
+}
+
+// A tombstone that goes round is known whenever the move is cut short.
+#[test]
+fn no_prefix_of_the_stores_loses_a_tombstone_that_is_kept() {
+    let (mut ring, mut draw, mut ids) = (new_ring(), Draw(0x9876_5432_1fed), Vec::new());
+    ring.set_settled(false);
+    let mut ended = BTreeSet::new();
+    let rounds = if cfg!(miri) { 20 } else { 1200 };
+    for _ in 0..rounds {
+        let (mut young, mut old) = ring.image();
+        let before: Vec<CallId> = ids.clone();
+        ring.journal_start();
+        operate(&mut ring, &mut draw, &mut ids);
+        ring.verify();
+        let steps = ring.journal_take();
+        ended.retain(|&id| ring.newest_or_tombstone(id).is_some());
+        for (is_young, step) in steps {
+            let image = if is_young { &mut young } else { &mut old };
+            apply_plain(image, &step, step.plain.len());
+            check_ended(&young, &old, &ended);
+            let image = if is_young { &mut young } else { &mut old };
+            image[step.at..step.at + 8].copy_from_slice(&step.value.to_le_bytes());
+            check_ended(&young, &old, &ended);
+        }
+        let gone = before.into_iter().filter(|id| !ids.contains(id));
+        ended.extend(gone.filter(|&id| ring.newest_or_tombstone(id).is_some()));
+    }
+    let kept = ring.counters().tombstones_kept;
+    assert!(cfg!(miri) || kept > 30, "{kept}");
+}
+
+fn check_ended(young: &[u8], old: &[u8], ended: &BTreeSet<CallId>) {
+    let (ring, _) = reopen(young, old);
+    for &id in ended {
+        let held = ring.newest_or_tombstone(id).map(|held| held.meta.kind);
+        assert_eq!(held, Some(Kind::Del));
+    }
 }
 
 /// Recovery must find the state before the operation or after it, and once after, always after.

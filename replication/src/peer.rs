@@ -112,6 +112,8 @@ pub struct Link {
     /// View number that marks of finished catch-ups carry.
     view: u32,
     sync_request: Option<(Scope, u32)>,
+    /// The last walk that was to bring this node its share could not be checked.
+    lacks_share: bool,
     counters: LinkCounters,
 }
 
@@ -129,6 +131,7 @@ impl Link {
             is_giving: false,
             view: 0,
             sync_request: None,
+            lacks_share: false,
             counters: LinkCounters::default(),
         }
     }
@@ -146,6 +149,7 @@ impl Link {
         self.out = Outgoing::new(&self.config);
         self.incoming = Incoming::new(&self.config);
         self.giver = Giver::default();
+        self.lacks_share = false;
         if incarnation.is_some() && self.is_giving {
             self.giver
                 .start(Scope::Targets, self.view, self.is_giving, now);
@@ -159,6 +163,7 @@ impl Link {
             self.sync_request = None;
         }
         self.view = view;
+        self.ask_for_share_again();
     }
 
     /// Sets whether this node is alive in the view and knows all its calls. One that is not, or
@@ -395,6 +400,11 @@ impl Link {
         self.out.base >= mark && self.out.late == 0
     }
 
+    /// Whether what stood before `mark` may have been dropped before it was acked.
+    pub(crate) fn has_dropped(&self, mark: u64) -> bool {
+        mark <= self.out.dropped_below
+    }
+
     /// Incarnation of the peer that is admitted.
     #[must_use]
     pub fn admitted(&self) -> Option<u32> {
@@ -422,7 +432,7 @@ impl Link {
     }
 
     // Half of the queue stays free for live records, and few wait behind the walk.
-    fn has_room_for_walk(&self) -> bool {
+    pub(crate) fn has_room_for_walk(&self) -> bool {
         self.out.slots.len() < self.config.queue_max / 2 && self.out.unsent() < WALK_AHEAD
     }
 

@@ -117,6 +117,8 @@ pub struct Replicator {
     scattered: HashTable<CallId>,
     /// Ends that members beside the places are yet to learn of.
     ends: VecDeque<End>,
+    /// How many of such they have been told of.
+    ends_told: u64,
     turn: usize,
     roll: Roll,
     /// Number of the last settled view.
@@ -159,6 +161,7 @@ impl Replicator {
                 node,
                 link: link(node),
                 is_place: false,
+                waits_for: None,
             })
             .collect();
         assert!(
@@ -173,6 +176,7 @@ impl Replicator {
             escalated: 0,
             scattered: HashTable::new(),
             ends: VecDeque::new(),
+            ends_told: 0,
             turn: 0,
             roll: Roll::default(),
             settled: 0,
@@ -267,13 +271,12 @@ impl Replicator {
     ) -> Committed {
         let targets = self.targets(id);
         let urgent = mode == Mode::SemiSync;
-        // Not counted among the targets: an end that is held in the wrong place may be dropped.
-        let told = targets | self.misplaced(kind);
-        for n in bits(told) {
+        for n in bits(targets) {
             self.peers[n].link.enqueue(id, version, kind, urgent, now);
         }
-        if kind == Kind::Del && self.take_scattered(id) {
-            self.note_end(now, id, version, told);
+        if kind == Kind::Del {
+            // Not counted among the targets: an end that is held in the wrong place may be dropped.
+            self.tell_end(now, id, version, targets);
         }
         if mode == Mode::Async || self.need() == 0 {
             return Committed::Released;
@@ -451,10 +454,11 @@ impl Replicator {
     pub fn poll(&mut self, now: u64, ring: &Ring, buffer: &mut [u8]) -> Option<(u16, usize)> {
         self.send_to_next_members(now);
         self.tell_ends(now);
+        self.note_waiting();
         let (own, copies) = (self.config.node, self.config.copies);
         let members = Members::of(&self.peers);
         let (scattered, roll, settled) = (&self.scattered, self.roll, self.settled);
-        let are_elsewhere = self.are_elsewhere();
+        let (are_filled, told) = (self.are_filled(), self.ends_told);
         // Turn by turn, so that no peer waits for another's backlog.
         for _ in 0..self.peers.len() {
             let n = self.turn % self.peers.len();
@@ -473,7 +477,7 @@ impl Replicator {
             let belongings = Belongings {
                 is_target: &is_target,
                 is_orphan: &is_orphan,
-                are_elsewhere,
+                are_elsewhere: are_filled && peer.may_forget(told),
             };
             if let Some(len) = peer.link.poll(now, ring, buffer, &belongings) {
                 return Some((node, len));
@@ -491,8 +495,11 @@ impl Replicator {
             .iter()
             .filter_map(|peer| peer.link.deadline(now))
             .min();
-        let waits = self.peers.iter().any(|peer| peer.link.waits());
-        let forget = (waits && self.are_elsewhere()).then_some(now);
+        let mut peers = self.peers.iter();
+        let may_forget = |peer: &Peer| {
+            peer.link.waits() && peer.link.has_room_for_walk() && peer.may_forget(self.ends_told)
+        };
+        let forget = (self.are_filled() && peers.any(may_forget)).then_some(now);
         let at = (self.escalated.max(self.holds_base) - self.holds_base) as usize;
         let hold = self.holds.get(at).map(|hold| hold.next_at);
         [links, hold, forget].into_iter().flatten().min()
@@ -613,7 +620,7 @@ impl Replicator {
     }
 
     // Whether every place of this node's calls has what it should, so that a copy elsewhere may go.
-    fn are_elsewhere(&self) -> bool {
+    fn are_filled(&self) -> bool {
         let mut places = self.peers.iter().filter(|peer| peer.is_place);
         plant::is(Plant::ForgottenEarly)
             || places.all(|peer| peer.link.admitted().is_none() || peer.link.is_filled())
@@ -622,10 +629,7 @@ impl Replicator {
     // Who may hold a copy that it should not, and so must learn of an end: whoever was filled with
     // everything and has not asked for its share, and whose places have moved. It could outlive
     // the tombstones of the others, and the call rise again when its owner is dead.
-    fn misplaced(&self, kind: Kind) -> u32 {
-        if kind != Kind::Del {
-            return 0;
-        }
+    fn misplaced(&self) -> u32 {
         let peers = self.peers.iter().enumerate();
         peers
             .filter(|(_, peer)| !self.is_still || !peer.link.has_share())
@@ -704,6 +708,15 @@ struct Peer {
     link: Link,
     /// Whether it is a member that stays, so that copies belong there and its acks count.
     is_place: bool,
+    /// It waits to be told what to forget, until so many ends are told: those of before, for the
+    /// walk brought no call that has ended.
+    waits_for: Option<u64>,
+}
+
+impl Peer {
+    fn may_forget(&self, told: u64) -> bool {
+        plant::is(Plant::ForgottenEarly) || self.waits_for.is_some_and(|ends| ends <= told)
+    }
 }
 
 /// An output that waits.

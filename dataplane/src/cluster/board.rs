@@ -183,6 +183,13 @@ impl Board {
             .store(view, Ordering::Release);
     }
 
+    /// Whether the shard has said so for this view.
+    #[must_use]
+    pub fn is_drained(&self, shard: u16, view: u32) -> bool {
+        let notes = &self.shards[usize::from(shard)];
+        notes.drained.load(Ordering::Acquire) == view
+    }
+
     /// The shard holds a record of that schema.
     pub fn note_schema(&self, shard: u16, schema: u16) {
         self.shards[usize::from(shard)]

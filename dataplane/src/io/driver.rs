@@ -16,6 +16,7 @@ use replication::RingCounters;
 use socket2::Socket;
 
 use super::clock::Clock;
+use super::guard::Indispensable;
 use super::mesh::{Hop, Inlet, Order, Question, ShardMetrics, Waits};
 use super::stream::Connections;
 use super::sys::{self, Receiver, Sender};
@@ -51,6 +52,7 @@ pub(super) fn run(
     let thread = std::thread::Builder::new()
         .name(name.clone())
         .spawn(move || {
+            let _indispensable = Indispensable;
             let executor = LocalExecutorBuilder::new(placement)
                 .name(&name)
                 .io_memory(IO_MEMORY)

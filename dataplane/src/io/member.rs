@@ -17,6 +17,7 @@ use charging::time::Now;
 
 use super::NodeError;
 use super::clock::Clock;
+use super::guard::Indispensable;
 use super::mesh::{Inlet, Order};
 use crate::b2bua::{SCHEMA, SCHEMA_FORMER};
 use crate::cluster::{Board, KeyFile, Membership, MembershipConfig, MembershipReport, ns_of};
@@ -248,6 +249,7 @@ struct Runner {
 
 impl Runner {
     fn run(mut self) {
+        let _indispensable = Indispensable;
         let mut buffer = [0; DATAGRAM_BYTES_MAX];
         while !self.news.stop.load(Ordering::Acquire) {
             let wait = self.membership.deadline().saturating_sub(self.now());

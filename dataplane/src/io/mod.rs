@@ -8,6 +8,7 @@ mod clock;
 mod cluster_json;
 mod drain;
 mod driver;
+mod guard;
 mod member;
 mod memory;
 mod mesh;

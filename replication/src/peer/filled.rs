@@ -101,6 +101,8 @@ impl Link {
         if self.sync_request.is_some_and(answers) {
             self.sync_request = None;
         }
+        self.lacks_share &= mark.scope != Scope::Targets;
+        self.ask_for_share_again();
         // A walk that brings only what this node should hold proves nothing about the rest.
         if mark.scope != Scope::Targets {
             on(LinkEvent::Synced { view: mark.view });
@@ -110,10 +112,21 @@ impl Link {
     fn ask_again(&mut self, mark: Mark) {
         self.incoming.marks.end();
         self.counters.syncs_incomplete += 1;
-        let again = match mark.scope {
-            Scope::Orphans => Scope::Orphans,
-            Scope::Targets | Scope::All => Scope::All,
-        };
-        self.sync_request = Some((again, self.view));
+        match mark.scope {
+            // The peer believes that this node has its share and nothing else. With everything it
+            // would have copies of other nodes' calls too, of whose ends those would not tell it.
+            Scope::Targets => {
+                self.lacks_share = true;
+                self.ask_for_share_again();
+            }
+            Scope::Orphans | Scope::All => self.sync_request = Some((mark.scope, self.view)),
+        }
+    }
+
+    /// Asks for its share again once nothing else is asked for.
+    pub(super) fn ask_for_share_again(&mut self) {
+        if self.lacks_share && self.sync_request.is_none() {
+            self.sync_request = Some((Scope::Targets, self.view));
+        }
     }
 }

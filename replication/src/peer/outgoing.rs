@@ -37,6 +37,8 @@ pub(super) struct Outgoing {
     pub(super) slots: VecDeque<Slot>,
     /// Number of the first slot.
     pub(super) base: u64,
+    /// What stood before this number when the queue ran over last was dropped, acked or not.
+    pub(super) dropped_below: u64,
     /// Slots before this index were sent at least once.
     pub(super) cursor: usize,
     pub(super) in_flight: usize,
@@ -63,6 +65,7 @@ impl Outgoing {
         Self {
             slots: VecDeque::with_capacity(config.queue_max),
             base: 1,
+            dropped_below: 0,
             cursor: 0,
             in_flight: 0,
             bytes_in_flight: 0,
@@ -98,6 +101,7 @@ impl Outgoing {
 
     pub(super) fn drop_all(&mut self) {
         self.base += self.slots.len() as u64;
+        self.dropped_below = self.base;
         self.slots.clear();
         self.overdue.clear();
         (self.cursor, self.in_flight, self.bytes_in_flight) = (0, 0, 0);

@@ -48,8 +48,9 @@ impl Ring {
             return Ok(false);
         }
         let (mut freed, mut records) = (0, 0_u32);
+        let most = RECLAIM_MAX.max((size / PASSED_PER_BYTES) as u32);
         loop {
-            let enough = records >= RECLAIM_MAX || (records >= RECLAIM_MIN && freed >= 2 * size);
+            let enough = records >= most || (records >= RECLAIM_MIN && freed >= 2 * size);
             let relaxed = self.young.free() >= self.limits.young_low_water;
             if (enough || relaxed || self.young.used() == 0) && self.young.has_room(size, 0) {
                 break;
@@ -61,7 +62,8 @@ impl Ring {
         Ok(true)
     }
 
-    /// Frees the record at the young tail: promotes it if it is a live call.
+    /// Frees the record at the young tail: promotes it if it is a live call. Says how many bytes
+    /// that frees; none if a tombstone went round.
     fn reclaim_young(&mut self) -> Result<u64, RingError> {
         let lsn = self.young.tail();
         let head = self.young.head_at(lsn);
@@ -175,7 +177,8 @@ impl Ring {
     }
 }
 
-/// Records an append reclaims when room is scarce: no fewer, and no more unless it must.
+/// Records an append reclaims when room is scarce: no fewer, and no more unless it must or is a
+/// large one.
 const RECLAIM_MIN: u32 = 2;
 const RECLAIM_MAX: u32 = 8;
 /// Room is scarce in the young ring below 1/8, in the old one below 1/32.
@@ -190,12 +193,18 @@ const _: () = assert!(RECLAIM_MIN < RECLAIM_MAX);
 /// Tombstones are kept up to a quarter of the young ring, and up to an eighth of the index.
 const KEPT_YOUNG_SHARE: u64 = 4;
 const KEPT_INDEX_SHARE: u64 = 8;
+/// A large append may pass a record for so many bytes of its own. So appends get past all
+/// tombstones that may be kept, should they lie together, with half of the room that was left when
+/// it got scarce, and past small records faster than they use it up: where there is none left at all
+/// no tombstone can be kept.
+const PASSED_PER_BYTES: u64 = HEADER as u64 * KEPT_YOUNG_SHARE / YOUNG_FREE_SHARE / 2;
+const _: () = assert!(PASSED_PER_BYTES > 0);
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::RingConfig;
-    use crate::layout::SUPERBLOCK;
+    use crate::layout::{SUPERBLOCK, record_size};
     use crate::map::Map;
     use crate::ring::GateShare;
 
@@ -266,6 +275,27 @@ mod tests {
         write_laps(&mut ring, 2);
         assert_eq!(known(&ring, &ids), 0);
         assert_eq!(ring.counters().tombstones_dropped_early, 0);
+    }
+
+    // Idle time has moved them all to one place, and large states follow.
+    #[test]
+    fn tombstones_that_lie_together_stay_however_large_the_states_are() {
+        for len in [40, 300, 1_000] {
+            let mut ring = ring(100_000);
+            ring.set_settled(false);
+            let ids = ended(&mut ring, 250);
+            while ring.reclaim_idle(64) > 0 {}
+            let id = ring.next_id();
+            for _ in 0..1_000 {
+                ring.put(id, 1, 1, &vec![7; len]).expect("room");
+            }
+            ring.verify();
+            let counters = ring.counters();
+            assert_eq!(counters.tombstones_dropped_early, 0, "states of {len}");
+            assert_eq!(known(&ring, &ids), 250);
+            let most = RECLAIM_MAX.max((record_size(len) / PASSED_PER_BYTES) as u32);
+            assert!(counters.reclaim_burst_max <= most);
+        }
     }
 
     #[test]

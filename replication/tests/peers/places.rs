@@ -213,3 +213,108 @@ fn a_scattered_copy_stays_until_the_place_of_the_call_has_one() {
     let released = |id: &CallId| world.released[&0].contains(&(*id, Version::first(1)));
     assert!(ids.iter().all(released), "the rest waited for node 1");
 }
+
+// Node 2 waits for node 1 to be filled before it is told what to forget. So many calls come and go
+// meanwhile that they cannot all be marked, and it asks again: for what it should hold, not for the
+// calls of node 1 that node 0 has copies of, of whose ends it would not hear.
+#[test]
+fn who_asks_for_its_share_again_is_not_given_copies_of_others_calls() {
+    let mut world = World::new(3, 2, 9, 0);
+    world.looked_at = 1_024;
+    let ids: Vec<CallId> = (0..60)
+        .map(|_| world.new_call(1, 100, Mode::Async))
+        .collect();
+    world.settle();
+    let holds = |world: &World, id: &CallId| world.nodes[2].ring.newest(*id).is_some();
+    let own = ids.iter().filter(|id| holds(&world, id)).count();
+    world.cut.extend([(0, 1), (1, 0)]);
+    let counters = |world: &World, to: u16| {
+        let link = world.nodes[0].replicator.link(to).expect("a peer");
+        *link.counters()
+    };
+    let come_and_go = |world: &mut World| {
+        for _ in 0..20 {
+            let id = world.new_call(0, 20, Mode::Async);
+            world.nodes[0].ring.retire(id).expect("live");
+            world.commit(0, id, Mode::Async);
+        }
+        world.run(MS);
+    };
+    while counters(&world, 1).queue_overflows == 0 {
+        come_and_go(&mut world);
+    }
+    let view = world.view;
+    world.nodes[2].replicator.request_share(0, view);
+    for _ in 0..700 {
+        come_and_go(&mut world);
+    }
+    world.cut.clear();
+    let again = |world: &World| {
+        let asked = world.nodes[2].replicator.link(0).expect("a peer");
+        asked.counters().syncs_incomplete > 0
+    };
+    while !again(&world) {
+        world.run(MS / 10);
+    }
+    let asked = world.nodes[2].replicator.link(0).expect("a peer");
+    let before = asked.counters().syncs_completed;
+    // Whatever else it asks for meanwhile.
+    world.nodes[2].replicator.request_orphans(0, view);
+    world.settle();
+    let asked = world.nodes[2].replicator.link(0).expect("a peer");
+    assert_eq!(
+        asked.counters().syncs_completed,
+        before + 2,
+        "both were answered"
+    );
+    assert_eq!(ids.iter().filter(|id| holds(&world, id)).count(), own);
+    for &id in &ids {
+        world.nodes[1].ring.retire(id).expect("live");
+        world.commit(1, id, Mode::Async);
+    }
+    world.settle();
+    assert_eq!(ids.iter().filter(|id| holds(&world, id)).count(), 0);
+}
+
+// A loop that finds something due in every turn neither sleeps nor tidies its ring.
+#[test]
+fn nothing_is_due_while_a_peer_waits_for_its_share_behind_a_long_queue() {
+    let mut world = World::new(3, 2, 10, 0);
+    world.settle();
+    // Node 1 is to be filled first.
+    world.cut.extend([(0, 1), (1, 0)]);
+    world.members[1].standing = Standing::Draining;
+    world.enter_view();
+    world.members[1].standing = Standing::Alive;
+    world.enter_view();
+    world.run(20 * MS);
+    // Then node 2 takes nothing more for a while.
+    world.cut.insert((0, 2));
+    while world.nodes[0]
+        .replicator
+        .link(2)
+        .expect("a peer")
+        .lag_records()
+        < 1_500
+    {
+        world.new_call(0, 20, Mode::Async);
+    }
+    world.run(10 * MS);
+    world.cut.remove(&(0, 1));
+    world.cut.remove(&(1, 0));
+    world.run(100 * MS);
+    world.cut.insert((2, 0));
+    let node = &mut world.nodes[0];
+    let mut buffer = vec![0; replication::frame::DATAGRAM_BYTES_MAX];
+    while node
+        .replicator
+        .poll(world.now, &node.ring, &mut buffer)
+        .is_some()
+    {}
+    assert!(
+        node.replicator
+            .deadline(world.now)
+            .is_none_or(|at| at > world.now),
+        "it is due at once, and there is nothing to do"
+    );
+}

@@ -306,3 +306,58 @@ fn a_call_that_found_no_room_when_it_was_taken_over_has_its_copies_before_the_vi
         "it is said to be settled"
     );
 }
+
+// Both leave. Node 0 has said that it owns nothing, whereupon the others let it go, and then comes
+// what node 1 gave to it before.
+#[test]
+fn a_node_that_has_said_that_it_is_empty_takes_no_call_that_comes_late() {
+    use Standing::{Alive, Dead, Draining};
+    let standings = [Draining, Draining, Alive, Dead];
+    let mut heir = Heir::new(ring(0), 3, standings);
+    heir.board.publish_duties(3, 0, 0);
+    let members = NODES.map(|node| Member {
+        node,
+        incarnation: 1,
+        standing: standings[usize::from(node)],
+    });
+    let mut others = [1, 2].map(|node| {
+        let mut replicator = Replicator::new(config(node), KEYS, &NODES);
+        replicator.set_view(1, 3, &members, &mut |_| ());
+        (node, ring(node), replicator)
+    });
+    let (mut ns, mut buffer) = (1_000_000_000, [0; DATAGRAM_BYTES_MAX]);
+    let mut exchange = |heir: &mut Heir, others: &mut [(u16, Ring, Replicator); 2]| {
+        let mut events = Vec::new();
+        for _ in 0..200 {
+            ns += 1_000_000;
+            events.extend(heir.turn());
+            while let Some((to, len)) = heir.store.poll_datagram(&mut buffer) {
+                for (_, ring, replicator) in others.iter_mut().filter(|other| other.0 == to) {
+                    let datagram = &mut buffer[..len];
+                    let taken = replicator.handle_datagram(ns, 0, datagram, ring, &mut |_| ());
+                    taken.expect("a member");
+                }
+            }
+            for (_, ring, replicator) in others.iter_mut() {
+                while let Some((to, len)) = replicator.poll(ns, ring, &mut buffer) {
+                    if to == 0 {
+                        heir.store.handle_datagram(&mut buffer[..len]);
+                    }
+                }
+            }
+        }
+        events
+    };
+    exchange(&mut heir, &mut others);
+    heir.store.note_empty();
+    assert!(heir.board.is_drained(0, 3), "nothing is left to be done");
+
+    let (_, giver, replicator) = &mut others[0];
+    let id = giver.next_id();
+    giver.put(id, 1, SCHEMA, &state(id, 1)).expect("room");
+    let given = giver.give(id, 0).expect("its own");
+    replicator.tell(1_300_000_000, 0, id, given);
+    let events = exchange(&mut heir, &mut others);
+    let held = heir.store.ring().newest(id).expect("it came");
+    assert_eq!(held.meta.owner, 1, "it is given to another one: {events:?}");
+}
