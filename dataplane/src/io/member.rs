@@ -17,7 +17,7 @@ use charging::time::Now;
 
 use super::NodeError;
 use super::clock::Clock;
-use super::guard::Indispensable;
+use super::guard::{Indispensable, Watch};
 use super::mesh::{Inlet, Order};
 use crate::b2bua::{SCHEMA, SCHEMA_FORMER};
 use crate::cluster::{Board, KeyFile, Membership, MembershipConfig, MembershipReport, ns_of};
@@ -251,6 +251,7 @@ impl Runner {
     fn run(mut self) {
         let _indispensable = Indispensable;
         let mut buffer = [0; DATAGRAM_BYTES_MAX];
+        let mut watch = Watch::new(self.inlets.len());
         while !self.news.stop.load(Ordering::Acquire) {
             let wait = self.membership.deadline().saturating_sub(self.now());
             let wait = Duration::from_nanos(wait).clamp(WAIT_MIN, WAIT_MAX);
@@ -281,6 +282,10 @@ impl Runner {
                 for inlet in &self.inlets {
                     inlet.order(Order::Look);
                 }
+            }
+            if let Some(shard) = watch.look(self.now(), &self.inlets) {
+                tracing::error!(shard, "it stands still: the process ends");
+                std::process::abort();
             }
             let report = self.membership.report(self.now());
             self.log_incompatible(&report);

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
 use crossbeam::channel::Sender;
@@ -99,6 +99,8 @@ struct Orders {
     /// Bit per kind.
     given: AtomicU8,
     keys: ArrayQueue<replication::ClusterKeys>,
+    /// The shard was told to leave its loop: it takes no order after that.
+    is_last: AtomicBool,
 }
 
 impl Orders {
@@ -110,7 +112,10 @@ impl Orders {
                 KEYS
             }
             Order::Drain => DRAIN,
-            Order::Stop => STOP,
+            Order::Stop => {
+                self.is_last.store(true, Ordering::Release);
+                STOP
+            }
         };
         self.given.fetch_or(bit, Ordering::AcqRel);
     }
@@ -168,6 +173,7 @@ impl Inlet {
             orders: Arc::new(Orders {
                 given: AtomicU8::new(0),
                 keys: ArrayQueue::new(1),
+                is_last: AtomicBool::new(false),
             }),
             bell,
         }
@@ -192,6 +198,12 @@ impl Inlet {
     pub(super) fn order(&self, order: Order) {
         self.orders.give(order);
         self.bell.ring();
+    }
+
+    /// Whether the shard has taken its orders, or need not any more.
+    pub(super) fn has_taken_orders(&self) -> bool {
+        let none = self.orders.given.load(Ordering::Acquire) == 0;
+        none || self.orders.is_last.load(Ordering::Acquire)
     }
 
     /// The shard is awake: it needs no ringing.
