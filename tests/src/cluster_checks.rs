@@ -230,12 +230,15 @@ impl World {
         );
     }
 
-    // By its own view, and as long as it does not know that it is a member at all.
+    // By its own view: until it has been filled and goes on with what is its own.
     fn is_joining(&self, node: u16) -> bool {
         let board = &self.nodes[usize::from(node)].board;
         let own = board.view().nodes[usize::from(node)];
         let is_former_life = own.incarnation != board.incarnation();
-        is_former_life || matches!(own.standing, Standing::Joining | Standing::Dead)
+        let is_filled_still = board.must_resume() == board.incarnation();
+        is_former_life
+            || is_filled_still
+            || matches!(own.standing, Standing::Joining | Standing::Dead)
     }
 
     /// One number, one content: what the nodes take for the view.

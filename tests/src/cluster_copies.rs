@@ -70,6 +70,8 @@ pub(crate) struct Copies {
     /// Own calls of each node when its view began: their version, and the least copies due since it
     /// was written.
     before: BTreeMap<(u16, u128), (Version, usize)>,
+    /// Calls whose BYE was answered rightly, with the epoch, where a catch-up takes seconds.
+    answered: BTreeSet<(u128, Option<u32>)>,
     /// How many were looked at: versions of own calls, deadlines.
     pub(crate) looked: [u64; 2],
 }
@@ -86,10 +88,15 @@ impl World {
 
     // The same for the version `newest` of one call. Where a catch-up takes seconds, what was written
     // under a former view has the copies that were due then until the new places are filled.
-    fn copies_due_of(&self, node: u16, id: u128, newest: Option<Version>) -> usize {
+    fn copies_due_of(&self, node: u16, id: u128, newest: Option<(Version, Kind)>) -> usize {
         let due = self.copies_due(node);
         let before = self.seen.copies.before.get(&(node, id));
-        let same = before.filter(|(version, _)| Some(*version) == newest);
+        // A tombstone promises no more than the state that it follows.
+        let same = before.filter(|(version, _)| {
+            newest.is_some_and(|(newest, kind)| {
+                newest == *version || kind == Kind::Del && version.next() == Some(newest)
+            })
+        });
         same.map_or(due, |&(_, before)| due.min(before))
     }
 
@@ -273,6 +280,10 @@ impl World {
             let at = elsewhere.find(|&at| self.node_of(at) == owner);
             newest_in(at.and_then(|at| self.ring_of(at)), id)
         };
+        let answer = (id, newest.map(|(version, _)| version.epoch));
+        if self.seen.copies.answered.contains(&answer) {
+            return; // it is repeated, and the new places may not be filled yet
+        }
         let due = self.copies_due_of(owner, id, newest);
         let ended = |state: &CallState| state.phase == Phase::Ended;
         let mut holders = self.holders(place, id, |copy| copy.is(ended));
@@ -291,6 +302,8 @@ impl World {
                 holders.len(),
                 String::from_utf8_lossy(message.call_id())
             ));
+        } else if self.has_slow_sync() {
+            self.seen.copies.answered.insert(answer);
         }
     }
 
@@ -465,9 +478,9 @@ impl World {
     }
 }
 
-fn newest_in(ring: Option<&Ring>, id: u128) -> Option<Version> {
+fn newest_in(ring: Option<&Ring>, id: u128) -> Option<(Version, Kind)> {
     let held = ring?.newest_or_tombstone(CallId::from_u128(id));
-    held.map(|held| held.meta.version)
+    held.map(|held| (held.meta.version, held.meta.kind))
 }
 
 /// What is on its way out while the view changes has left by then.

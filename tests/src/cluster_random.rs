@@ -545,6 +545,7 @@ fn draw_from(
         sabotage,
         cluster: Some(cluster),
         sync_bytes_per_s: sync_bytes_per_s(seed),
+        young_bytes: young_bytes(seed),
         ..Setup::default()
     };
     let mut world = World::new(setup);
@@ -583,6 +584,15 @@ fn sync_bytes_per_s(seed: u64) -> u64 {
         SLOW_SYNC_BYTES_PER_S
     } else {
         Setup::default().sync_bytes_per_s
+    }
+}
+
+// In every other cluster so little that tombstones come to the end of it, as they do under load.
+fn young_bytes(seed: u64) -> u64 {
+    if seed % 4 >= 2 {
+        LITTLE_YOUNG_BYTES
+    } else {
+        Setup::default().young_bytes
     }
 }
 
@@ -759,6 +769,8 @@ const FULL_OLD_BYTES: u64 = 1 << 20;
 const FULL_CALLS: u64 = 900;
 /// Calls and messages of a world.
 const CALLS: u64 = 24;
+/// Room for some seventy states.
+const LITTLE_YOUNG_BYTES: u64 = 128 << 10;
 /// So slow that some ten calls take a second and a half.
 const SLOW_SYNC_BYTES_PER_S: u64 = 10_000;
 /// Of these, in every fourth world, calls with session timers.
