@@ -232,7 +232,7 @@ impl Giver {
         self.is_filled
     }
 
-    /// Whether it holds nothing to forget for want of others that have it.
+    /// Whether it is yet to be told to forget the rest, when all others are filled.
     pub(crate) fn waits(&self) -> bool {
         self.waits.is_some()
     }

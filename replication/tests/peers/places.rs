@@ -53,17 +53,14 @@ fn a_late_ack_of_a_former_place_releases_nothing() {
     assert!(!ids.iter().all(kept), "some have moved");
 }
 
-// Node 2 was filled with everything. As long as it may hold what is not its, its copies hear the
-// end of their calls: they could outlive the tombstones elsewhere.
-#[test]
-fn whoever_holds_more_than_its_share_learns_of_every_end() {
-    let mut world = World::new(3, 2, 6, 0);
+// Calls of node 0, whose copies are at node 1. Then node 2 is a joiner without its memory, in the
+// view to be entered next.
+fn calls_while_node_two_is_away(world: &mut World) -> Vec<CallId> {
     world.nodes[2].up = false;
     world.members[2].standing = Standing::Dead;
     world.enter_view();
-    let ids: Vec<CallId> = (0..60)
-        .map(|_| world.new_call(0, 100, Mode::Async))
-        .collect();
+    let ids = (0..60).map(|_| world.new_call(0, 100, Mode::Async));
+    let ids = ids.collect();
     world.settle();
     world.nodes[2] = Node::new(2, 2, 2, &[0, 1, 2], None);
     world.members[2] = Member {
@@ -71,6 +68,15 @@ fn whoever_holds_more_than_its_share_learns_of_every_end() {
         incarnation: 2,
         standing: Standing::Joining,
     };
+    ids
+}
+
+// Node 2 was filled with everything. As long as it may hold what is not its, its copies hear the
+// end of their calls: they could outlive the tombstones elsewhere.
+#[test]
+fn whoever_holds_more_than_its_share_learns_of_every_end() {
+    let mut world = World::new(3, 2, 6, 0);
+    let ids = calls_while_node_two_is_away(&mut world);
     world.enter_view();
     let fill = |world: &mut World| {
         let view = world.view;
@@ -116,19 +122,7 @@ fn whoever_holds_more_than_its_share_learns_of_every_end() {
 #[test]
 fn a_former_place_keeps_a_copy_until_the_new_one_has_it() {
     let mut world = World::new(3, 2, 7, 0);
-    world.nodes[2].up = false;
-    world.members[2].standing = Standing::Dead;
-    world.enter_view();
-    let ids: Vec<CallId> = (0..60)
-        .map(|_| world.new_call(0, 100, Mode::Async))
-        .collect();
-    world.settle();
-    world.nodes[2] = Node::new(2, 2, 2, &[0, 1, 2], None);
-    world.members[2] = Member {
-        node: 2,
-        incarnation: 2,
-        standing: Standing::Joining,
-    };
+    let ids = calls_while_node_two_is_away(&mut world);
     world.cut.extend([(0, 2), (2, 0)]);
     world.enter_view();
     world.run(2_000 * MS);
